@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block and the lists of them that make a head: where tokens live between arrival and eviction.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+
+#include "kvast/core/policy.h"
+#include "kvast/core/shape.h"
+
+namespace kvast {
+
+inline constexpr std::uint32_t kAllLive = 0xFFFFFFFFU;
+
+/// Side-table record of one block: 32 slots of one (layer, head). Payload is written once and may
+/// be shared between forks; what changes every step stands here. Policy states, key norms and token
+/// kinds follow it in memory, where the policy asks for them (SideLayout).
+struct Block {
+  std::byte* keys = nullptr;  ///< payload, null under External storage
+  std::byte* values = nullptr;
+  std::uint32_t live = 0;  ///< bit per slot: holds a token that was not evicted
+  std::int32_t used =
+      0;  ///< slots written, counted from 0; equals popcount(live) where holes are filled
+  std::int32_t position[kBlockTokens] = {};
+
+  int live_count() const { return std::popcount(live); }
+};
+
+/// Offsets of what follows a Block in memory.
+struct SideLayout {
+  std::size_t state_bytes = 0;  ///< per slot
+  std::size_t states = 0;
+  std::size_t norms = 0;  ///< 0: none
+  std::size_t kinds = 0;  ///< 0: none
+  std::size_t bytes = 0;  ///< whole record
+
+  static SideLayout of(const Needs& needs, std::size_t state_bytes) {
+    SideLayout layout{.state_bytes = state_bytes};
+    layout.states = (sizeof(Block) + 15) / 16 * 16;
+    std::size_t end = layout.states + kBlockTokens * state_bytes;
+    if (needs.key_norms) {
+      layout.norms = (end + 15) / 16 * 16;
+      end = layout.norms + kBlockTokens * sizeof(float);
+    }
+    if (needs.token_kinds) {
+      layout.kinds = end;
+      end += kBlockTokens;
+    }
+    layout.bytes = end;
+    return layout;
+  }
+
+  std::byte* states_of(Block& block) const { return reinterpret_cast<std::byte*>(&block) + states; }
+  float* norms_of(Block& block) const {
+    return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(&block) + norms);
+  }
+  TokenKind* kinds_of(Block& block) const {
+    return reinterpret_cast<TokenKind*>(reinterpret_cast<std::byte*>(&block) + kinds);
+  }
+};
+
+/// Blocks of one kind of one head; the array of pointers is pool memory as well.
+struct BlockList {
+  Block** data = nullptr;
+  int count = 0;
+  int capacity = 0;
+
+  Block& operator[](int index) const { return *data[index]; }
+};
+
+/// The tokens of one (layer, kv head): sealed blocks first, then the dense ones, which take what
+/// arrives.
+struct Head {
+  BlockList coded;
+  BlockList dense;
+
+  int blocks() const { return coded.count + dense.count; }
+  /// Coded blocks come first in this numbering; slots are numbered 32 * block + slot.
+  Block& block(int index) const {
+    return index < coded.count ? coded[index] : dense[index - coded.count];
+  }
+  int live() const { return live_in(coded) + live_in(dense); }
+
+  static int live_in(const BlockList& list) {
+    int tokens = 0;
+    for (int index = 0; index < list.count; ++index) tokens += list[index].live_count();
+    return tokens;
+  }
+};
+
+}  // namespace kvast

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// check_policy<P>(): a policy that does not fit stops compilation with a sentence, and the engine's
+// view of P's facts.
+#pragma once
+
+#include <concepts>
+#include <span>
+#include <type_traits>
+
+#include "kvast/core/error.h"
+#include "kvast/core/policy.h"
+
+namespace kvast {
+
+namespace detail {
+
+template <class Policy>
+concept HasNeeds = std::same_as<std::remove_cvref_t<decltype(Policy::needs)>, Needs>;
+
+template <class Policy>
+concept HasState = requires {
+  typename Policy::State;
+};
+
+template <class Policy>
+concept HasHead = requires {
+  typename Policy::Head;
+};
+
+template <class Policy>
+concept Observes = requires(const Policy policy, typename Policy::State& state, Attention seen) {
+  { policy.observe(state, seen) } -> std::same_as<void>;
+};
+
+template <class Policy>
+concept RanksTokens = requires(const Policy policy, Token token, typename Policy::State state) {
+  { policy.rank(token, state) } -> std::same_as<float>;
+};
+
+template <class Policy>
+concept RanksByHead = HasHead<Policy> &&
+    requires(const Policy policy, Token token, typename Policy::State state,
+             typename Policy::Head head) {
+  { policy.summarize(token, state) } -> std::same_as<typename Policy::Head>;
+  { policy.merge(head, head) } -> std::same_as<typename Policy::Head>;
+  { policy.rank(token, state, head) } -> std::same_as<float>;
+};
+
+template <class Policy>
+concept SelectsWholeHeads = requires(const Policy policy, HeadView<typename Policy::State> view,
+                                     std::span<bool> keep) {
+  { policy.select(view, keep) } -> std::same_as<void>;
+};
+
+/// The optional facts of a policy, with the defaults of those that say nothing.
+template <class Policy>
+Budget budget_of(const Policy& policy, Layer layer) {
+  if constexpr (requires { policy.budget(layer); }) return policy.budget(layer);
+  return kNoBudget;
+}
+template <class Policy>
+When when_of(const Policy& policy) {
+  if constexpr (requires { policy.when; }) return policy.when;
+  return When::step();
+}
+template <class Policy>
+Reduce reduce_of(const Policy& policy) {
+  if constexpr (requires { policy.reduce; }) return policy.reduce;
+  return Reduce::mean;
+}
+template <class Policy>
+Pooling pooling_of(const Policy& policy) {
+  if constexpr (requires { policy.pooling; }) return policy.pooling;
+  return {};
+}
+template <class Policy>
+constexpr Scope scope_of() {
+  if constexpr (requires { Policy::scope; }) return Policy::scope;
+  return Scope::head;
+}
+/// Queries of a pass that are observed: its last `window`; negative: all of them.
+template <class Policy>
+int window_of(const Policy& policy) {
+  if constexpr (requires { policy.window_rows(); }) return policy.window_rows();
+  return -1;
+}
+/// Whether each pass takes the vote of the last `window` queries anew, those of earlier passes
+/// included.
+template <class Policy>
+constexpr bool replays() {
+  if constexpr (requires { Policy::replays; }) return Policy::replays;
+  return false;
+}
+/// Whether the policy can ever evict; Full cannot, and then nothing is ranked.
+template <class Policy>
+constexpr bool evicts() {
+  if constexpr (requires { Policy::evicts; }) return Policy::evicts;
+  return true;
+}
+
+}  // namespace detail
+
+/// True, or compilation stops at the first sentence that the policy does not meet. End every policy
+/// file with `static_assert(check_policy<Name>());`.
+template <class Policy>
+consteval bool check_policy() {
+  static_assert(std::is_trivially_copyable_v<Policy>,
+                "kvast policy: must be trivially copyable, so that it can be passed to a kernel");
+  static_assert(detail::HasNeeds<Policy>,
+                "kvast policy: must say what it needs: static constexpr Needs needs{...};");
+  static_assert(detail::HasState<Policy>,
+                "kvast policy: must have a State per token: struct State {}; if it keeps none");
+  if constexpr (detail::HasNeeds<Policy> && detail::HasState<Policy>) {
+    static_assert(std::is_trivially_copyable_v<typename Policy::State>,
+                  "kvast policy: State must be trivially copyable, it moves with its token");
+    static_assert(sizeof(typename Policy::State) <= 256,
+                  "kvast policy: State must be at most 256 bytes, there is one per token and head");
+    static_assert(!Policy::needs.attention || detail::Observes<Policy>,
+                  "kvast policy: needs attention, so it must have "
+                  "void observe(State&, Attention) const");
+    static_assert(Policy::needs.attention || !detail::Observes<Policy>,
+                  "kvast policy: has observe() but does not need attention, so it would never be "
+                  "called: set needs.attention");
+    static_assert(!detail::HasHead<Policy> || detail::RanksByHead<Policy>,
+                  "kvast policy: has a Head, so it must have Head summarize(Token, State) const, "
+                  "Head merge(Head, Head) const and float rank(Token, State, Head) const");
+    static_assert(
+        detail::HasHead<Policy> || detail::RanksTokens<Policy> || detail::SelectsWholeHeads<Policy>,
+        "kvast policy: must have float rank(Token, State) const, or "
+        "void select(HeadView<State>, std::span<bool> keep) const");
+  }
+  return true;
+}
+
+/// A policy that the engine accepts; check_policy says why where one is not.
+template <class Candidate>
+concept Policy = check_policy<Candidate>();
+
+}  // namespace kvast

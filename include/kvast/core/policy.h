@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// The policy contract: plain values with pure per-token functions. The engine owns loops, memory
+// and launches.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <span>
+
+#include "kvast/core/host_device.h"
+
+namespace kvast {
+
+/// What the engine must compute for a policy. What nobody asks for does not exist.
+struct Needs {
+  bool attention = false;    ///< observe() is called with the weights of queries
+  bool key_norms = false;    ///< Token::key_norm is filled, L2 norm of the key as it arrived
+  bool token_kinds = false;  ///< Token::kind is filled from PassOptions::kinds
+};
+
+/// What a token is to the tokenizer; FastGen-like rules read it.
+enum class TokenKind : std::uint8_t { other, special, punctuation };
+
+/// One live token of one head, as `rank` sees it.
+struct Token {
+  int position = 0;  ///< in the sequence; never changes
+  int age = 0;       ///< newest position is 0
+  float key_norm = 0.0F;
+  TokenKind kind = TokenKind::other;
+};
+
+/// One token's part in one query's attention, as `observe` sees it.
+struct Attention {
+  float weight = 0.0F;  ///< in [0, 1], reduced over the group's query heads (see Reduce)
+  int visible = 0;      ///< tokens of this head that the query could see, itself included
+  int step = 0;         ///< position of the query
+  int row = 0;          ///< 0 for the first query observed in this pass
+};
+
+/// A layer, as `budget` sees it.
+struct Layer {
+  int index = 0;
+  int layers = 1;
+};
+
+/// Landmarks of `rank`. They are finite, so that they survive -ffast-math.
+inline constexpr float kPin = 3.402823466e+38F;    ///< never evicted, whatever the budget
+inline constexpr float kDrop = -3.402823466e+38F;  ///< never kept
+
+/// Tokens that a policy may keep per head; negative: no limit.
+struct Budget {
+  int tokens = -1;
+  KVAST_HD constexpr bool limited() const { return tokens >= 0; }
+};
+KVAST_HD constexpr Budget tokens(int count) { return {count}; }
+inline constexpr Budget kNoBudget{};
+
+/// When a policy acts.
+struct When {
+  enum class Kind : std::uint8_t {
+    step,    ///< after every pass
+    prompt,  ///< once, at a prompt's end; what is generated then only grows
+    full  ///< when the budget is exceeded, `batch` tokens below it at once; without a budget every
+          ///< `batch` tokens
+  };
+  Kind kind = Kind::step;
+  int batch = 1;
+
+  static constexpr When step() { return {Kind::step, 1}; }
+  static constexpr When prompt() { return {Kind::prompt, 1}; }
+  static constexpr When full(int batch) { return {Kind::full, batch}; }
+};
+
+/// How the weights of a group's query heads become the one weight of their head. `max` over a
+/// threshold is "any".
+enum class Reduce : std::uint8_t { mean, sum, max };
+
+/// Whether each head keeps its own tokens, or a layer's heads keep one set, ranked by the mean of
+/// their ranks.
+enum class Scope : std::uint8_t { head, layer };
+
+/// Smoothing of ranks along the sequence before selection (SnapKV). Pinned tokens take no part;
+/// beyond the ends `average` reads zeros and `maximum` nothing, as the authors' pooling does.
+struct Pooling {
+  enum class Kind : std::uint8_t { average, maximum };
+  int width = 1;  ///< odd; 1: none
+  Kind kind = Kind::average;
+};
+
+/// A head as a whole-head policy sees it: live tokens in order of position, their states, the
+/// budget (negative: none).
+template <class State>
+struct HeadView {
+  std::span<const Token> tokens;
+  std::span<const State> states;
+  int budget = -1;
+};
+
+inline constexpr std::int32_t kPinKey = 0x7F7FFFFF;    ///< rank_key(kPin)
+inline constexpr std::int32_t kDropKey = -0x7F7FFFFF;  ///< rank_key(kDrop)
+
+/// Orders ranks as integers: the same bits on every backend, and -ffast-math cannot break it. NaN
+/// ranks lowest of all that may be kept; infinities count as the landmarks.
+KVAST_HD constexpr std::int32_t rank_key(float rank) {
+  const auto bits = std::bit_cast<std::uint32_t>(rank);
+  if ((bits & 0x7FFFFFFFU) > 0x7F800000U) return kDropKey + 1;
+  const std::uint32_t magnitude =
+      (bits & 0x7FFFFFFFU) > 0x7F7FFFFFU ? 0x7F7FFFFFU : bits & 0x7FFFFFFFU;
+  const auto number = static_cast<std::int32_t>(magnitude);
+  return (bits >> 31U) != 0 ? -number : number;
+}
+}  // namespace kvast

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rotary position embedding, for caches that rotate by the place in the cache
+// (Positions::compacted).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <utility>
+#include <vector>
+
+#include "kvast/core/error.h"
+
+namespace kvast {
+
+/// Which features a rotation turns together.
+enum class Pairing : std::uint8_t {
+  halves,      ///< dim and dim + width / 2 (GPT-NeoX, Hugging Face Llama)
+  interleaved  ///< dim and dim + 1 (original Llama, GGUF Llama)
+};
+
+/// Ref: RoFormer, arXiv:2104.09864. Angle of pair p at position t: t * inverse_frequencies[p].
+struct Rope {
+  std::vector<float> inverse_frequencies;  ///< width / 2 of them
+  int width = 0;  ///< leading features that rotate; the rest passes through
+  Pairing pairing = Pairing::halves;
+  float scale = 1.0F;  ///< factor on the rotated features (YaRN's attention factor)
+
+  /// Plain RoPE: inverse frequency of pair p is base^(-2p / width).
+  static Rope plain(int width, double base, Pairing pairing) {
+    Rope rope{.inverse_frequencies = {}, .width = width, .pairing = pairing};
+    for (int pair = 0; pair < width / 2; ++pair) {
+      rope.inverse_frequencies.push_back(static_cast<float>(std::pow(base, -2.0 * pair / width)));
+    }
+    return rope;
+  }
+
+  bool empty() const { return width == 0; }
+
+  void validate(int head_dim, Caller caller) const {
+    require(width >= 2 && width % 2 == 0 && width <= head_dim, caller, "rope.width is ", width,
+            ", must be even and in [2, head_dim = ", head_dim, "]");
+    require(static_cast<int>(inverse_frequencies.size()) == width / 2, caller,
+            "rope.inverse_frequencies has ", inverse_frequencies.size(),
+            " entries, must have rope.width / 2 = ", width / 2);
+    require(std::isfinite(scale) && scale > 0.0F, caller, "rope.scale is ", scale,
+            ", must be finite and positive");
+  }
+};
+
+/// Sines and cosines of the positions in use, so that a step computes none. Grows; reading is
+/// thread-safe.
+class RopeTable {
+ public:
+  RopeTable() = default;
+  explicit RopeTable(Rope rope) : rope_(std::move(rope)) {}
+
+  bool empty() const { return rope_.empty(); }
+
+  /// Makes positions in (-count, count) usable. Angles are taken in double: in float they are off
+  /// by 1e-3 at 1e4.
+  void grow(int count) {
+    if (empty()) return;
+    for (; positions_ < count; ++positions_) {
+      for (const float frequency : rope_.inverse_frequencies) {
+        const double angle = static_cast<double>(positions_) * static_cast<double>(frequency);
+        table_.push_back(static_cast<float>(std::cos(angle)));
+        table_.push_back(static_cast<float>(std::sin(angle)));
+      }
+    }
+  }
+
+  /// Turns `vector` (head_dim floats, in place) to `position`, which may be negative.
+  void rotate(float* vector, int position) const {
+    const int pairs = rope_.width / 2;
+    const int step = rope_.pairing == Pairing::halves ? 1 : 2;
+    const int apart = rope_.pairing == Pairing::halves ? pairs : 1;
+    const float sign = position < 0 ? -1.0F : 1.0F;
+    const float* angles = table_.data() + static_cast<std::size_t>(std::abs(position)) *
+                                              static_cast<std::size_t>(rope_.width);
+    for (int pair = 0; pair < pairs; ++pair) {
+      const float cosine = angles[2 * pair] * rope_.scale;
+      const float sine = angles[2 * pair + 1] * sign * rope_.scale;
+      float& first = vector[pair * step];
+      float& second = vector[pair * step + apart];
+      const float turned = first * cosine - second * sine;
+      second = first * sine + second * cosine;
+      first = turned;
+    }
+  }
+
+ private:
+  Rope rope_;
+  std::vector<float> table_;  // [positions, pairs, (cosine, sine)]
+  int positions_ = 0;
+};
+
+}  // namespace kvast

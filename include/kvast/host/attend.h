@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+// attend: softmax(q k) v over a layer's blocks, each block read once for all query heads of its
+// group.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "kvast/core/executor.h"
+#include "kvast/host/scores.h"
+
+namespace kvast {
+
+/// Rows of one head over a range of blocks; what one thread does at a time.
+struct AttendTask {
+  int head = 0;
+  int first_row = 0;
+  int rows = 0;
+  int first_block = 0;
+  int end_block = 0;
+  std::size_t partial = 0;  ///< where in AttendWork::partials its rows start, in rows
+  bool whole = false;       ///< the only range of its rows
+};
+
+/// Buffers of attend; they grow once and are reused.
+struct AttendWork {
+  std::vector<HeadSight> sights;  ///< [heads]
+  std::vector<AttendTask> tasks;
+  std::vector<float> outputs;    ///< [partial rows, value_dim], not yet divided by sums
+  std::vector<float> maxima;     ///< [partial rows]
+  std::vector<float> sums;       ///< [partial rows]
+  std::vector<float> lse;        ///< [query_heads, count] log-sum-exp of every row
+  std::vector<int> live_before;  ///< compacted positions
+  std::vector<int> query_rank;
+  bool saves = false;            ///< one query: keep what the softmax computed, for the policy
+  std::vector<float> saved;      ///< [blocks of all heads, group, 32] exp(logit - maximum so far)
+  std::vector<float> saved_max;  ///< [heads][group, blocks] that maximum
+  std::vector<std::size_t> first_saved;  ///< [heads + 1] blocks before this head's
+};
+
+/// Long splits, fixed by length and never by the number of threads: results are the same bits for
+/// any executor.
+inline constexpr int kSplitBlocks = 32;
+inline constexpr int kMostSplits = 16;
+inline int split_blocks(int blocks) {
+  const int splits = std::clamp(blocks / kSplitBlocks, 1, kMostSplits);
+  return (blocks + splits - 1) / splits;
+}
+
+namespace detail {
+
+/// Streams ahead: the next block starts on another page, where the hardware prefetcher does not
+/// look.
+inline void prefetch(const std::byte* from, std::size_t bytes) {
+  for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(from + line, 0, 2);
+}
+
+template <class Simd>
+void scale_row(float* row, int columns, float factor) {
+  for (int at = 0; at < columns; ++at) row[at] *= factor;
+}
+
+/// One row's online softmax over a block: scores become exp(score - maximum), hidden slots 0.
+template <class Simd>
+void soften(float* scores, std::uint32_t mask, float& maximum, float& sum, float* output,
+            int value_dim) {
+  using F = typename Simd::F;
+  F most = Simd::load(scores);
+  for (int at = Simd::kLanes; at < kBlockTokens; at += Simd::kLanes)
+    most = Simd::max(most, Simd::load(scores + at));
+  const float here = Simd::reduce_max(most);
+  if (here > maximum) {
+    const float shrink = std::exp(std::max(maximum - here, -87.0F));
+    maximum = here;
+    if (sum != 0.0F) {
+      sum *= shrink;
+      scale_row<Simd>(output, value_dim, shrink);
+    }
+  }
+  const F base = Simd::set1(maximum);
+  F total = Simd::zero();
+  for (int at = 0; at < kBlockTokens; at += Simd::kLanes) {
+    const F power = exp_lanes<Simd>(Simd::sub(Simd::load(scores + at), base));
+    Simd::store(scores + at, power);
+    total = Simd::add(total, power);
+  }
+  if (mask != kAllLive) {
+    for (int slot = 0; slot < kBlockTokens; ++slot) {
+      if ((mask >> slot & 1U) == 0) scores[slot] = 0.0F;
+    }
+    total = Simd::load(scores);
+    for (int at = Simd::kLanes; at < kBlockTokens; at += Simd::kLanes)
+      total = Simd::add(total, Simd::load(scores + at));
+  }
+  sum += Simd::reduce_add(total);
+}
+
+template <class Simd>
+void run_task(const AttendTask& task, AttendWork& work) {
+  const HeadSight& sight = work.sights[static_cast<std::size_t>(task.head)];
+  const LayerPlan& plan = *sight.plan;
+  const int value_dim = plan.shape.values();
+  float* outputs = work.outputs.data() + task.partial * static_cast<std::size_t>(value_dim);
+  float* maxima = work.maxima.data() + task.partial;
+  float* sums = work.sums.data() + task.partial;
+  std::fill_n(outputs, static_cast<std::size_t>(task.rows) * static_cast<std::size_t>(value_dim),
+              0.0F);
+  std::fill_n(maxima, task.rows, kHidden);
+  std::fill_n(sums, task.rows, 0.0F);
+  alignas(64) float buffer[kRowTile * kBlockTokens];
+  std::uint32_t masks[kRowTile];
+  const std::size_t first_saved =
+      work.saves ? work.first_saved[static_cast<std::size_t>(task.head)] : 0;
+  const auto group = static_cast<std::size_t>(sight.group());
+  for (int index = task.first_block; index < task.end_block; ++index) {
+    const Block& block = sight.head->block(index);
+    const bool coded = index < sight.head->coded.count;
+    if (index + 1 < task.end_block) {
+      const Block& next = sight.head->block(index + 1);
+      prefetch(next.keys, plan.key_bytes(coded));
+      prefetch(next.values, plan.value_bytes(coded));
+    }
+    float* scores = buffer;
+    if (work.saves)
+      scores = work.saved.data() + ((first_saved + static_cast<std::size_t>(index)) * group +
+                                    static_cast<std::size_t>(task.first_row)) *
+                                       kBlockTokens;
+    block_scores<Simd>(sight, index, task.first_row, task.rows, scores, masks);
+    for (int row = 0; row < task.rows; ++row) {
+      soften<Simd>(scores + row * kBlockTokens, masks[row], maxima[row], sums[row],
+                   outputs + row * value_dim, value_dim);
+    }
+    if (work.saves) {
+      const std::size_t blocks = static_cast<std::size_t>(sight.head->blocks());
+      for (int row = 0; row < task.rows; ++row) {
+        work.saved_max[first_saved * group +
+                       static_cast<std::size_t>(task.first_row + row) * blocks +
+                       static_cast<std::size_t>(index)] = maxima[row];
+      }
+    }
+    const Codec& codec = plan.value_codec(coded);
+    for_value_tiles(codec, static_cast<const std::byte*>(block.values), value_dim,
+                    [&](const std::byte* tile, int first, int channels) {
+                      codec.multiply(scores, kBlockTokens, task.rows, kBlockTokens, tile, channels,
+                                     outputs + first, value_dim);
+                    });
+  }
+}
+
+/// Joins the ranges of the rows of `tasks` (all of the same rows, in order), and writes them out.
+inline void join_tasks(std::span<const AttendTask> tasks, AttendWork& work,
+                       const OutputView& output) {
+  const AttendTask& first = tasks.front();
+  const HeadSight& sight = work.sights[static_cast<std::size_t>(first.head)];
+  const AttendOptions& options = *sight.options;
+  const int value_dim = sight.plan->shape.values();
+  const int group = sight.group();
+  const int count = static_cast<int>(sight.positions.size());
+  for (int row = 0; row < first.rows; ++row) {
+    const int query = (first.first_row + row) / group;
+    const int query_head = first.head * group + (first.first_row + row) % group;
+    float maximum = kHidden;
+    for (const AttendTask& task : tasks)
+      maximum = std::max(maximum, work.maxima[task.partial + static_cast<std::size_t>(row)]);
+    const bool has_sink = !options.sinks.empty();
+    const float sink = has_sink ? options.sinks[static_cast<std::size_t>(query_head)] : kHidden;
+    maximum = std::max(maximum, sink);
+    float sum = has_sink ? std::exp(sink - maximum) : 0.0F;
+    float* total = work.outputs.data() + (first.partial + static_cast<std::size_t>(row)) *
+                                             static_cast<std::size_t>(value_dim);
+    for (const AttendTask& task : tasks) {
+      const std::size_t at = task.partial + static_cast<std::size_t>(row);
+      const float factor =
+          work.sums[at] == 0.0F ? 0.0F : std::exp(std::max(work.maxima[at] - maximum, -87.0F));
+      const float* part = work.outputs.data() + at * static_cast<std::size_t>(value_dim);
+      sum += work.sums[at] * factor;
+      if (&task == &first) {
+        for (int dim = 0; dim < value_dim; ++dim) total[dim] *= factor;
+      } else {
+        for (int dim = 0; dim < value_dim; ++dim) total[dim] += part[dim] * factor;
+      }
+    }
+    const float inverse = sum > 0.0F ? 1.0F / sum : 0.0F;
+    const float lse = sum > 0.0F ? maximum + std::log(sum) : kHidden;
+    work.lse[static_cast<std::size_t>(query_head * count + query)] = lse;
+    if (!options.log_sum_exp.empty()) {
+      options.log_sum_exp[static_cast<std::size_t>(query * sight.plan->shape.query_heads +
+                                                   query_head)] = lse;
+    }
+    if (output.data == nullptr) continue;
+    const std::int64_t at = query * output.token_stride + query_head * output.head_stride;
+    if (output.type == Type::f32) {
+      for (int dim = 0; dim < value_dim; ++dim)
+        static_cast<float*>(output.data)[at + dim] = total[dim] * inverse;
+    } else {
+      for (int dim = 0; dim < value_dim; ++dim)
+        static_cast<half*>(output.data)[at + dim] = to_half(total[dim] * inverse);
+    }
+  }
+}
+
+/// The block after the last one that a query at `position` can see: what came later is all behind
+/// it.
+inline int blocks_seen(const Head& head, int position) {
+  int end = head.blocks();
+  while (end > 0) {
+    const Block& block = head.block(end - 1);
+    bool any = false;
+    for (int slot = 0; slot < block.used; ++slot) any = any || block.position[slot] <= position;
+    if (any) break;
+    --end;
+  }
+  return end;
+}
+
+inline void plan_tasks(const LayerPlan& plan, const QueryRows& rows, AttendWork& work) {
+  work.tasks.clear();
+  std::size_t partial = 0;
+  const int total_rows = rows.count() * plan.shape.group();
+  for (int head = 0; head < plan.shape.heads; ++head) {
+    const Head& tokens = *work.sights[static_cast<std::size_t>(head)].head;
+    for (int first = 0; first < total_rows; first += kRowTile) {
+      const int many = std::min(kRowTile, total_rows - first);
+      const int newest =
+          rows.positions[static_cast<std::size_t>((first + many - 1) / plan.shape.group())];
+      const int blocks = blocks_seen(tokens, newest);
+      const int length =
+          total_rows > 2 * kRowTile ? std::max(blocks, 1) : split_blocks(std::max(blocks, 1));
+      for (int block = 0; block == 0 || block < blocks; block += length) {
+        const int end = std::min(blocks, block + length);
+        work.tasks.push_back({head, first, many, block, end, partial, block == 0 && end == blocks});
+        partial += static_cast<std::size_t>(many);
+      }
+    }
+  }
+  const auto value_dim = static_cast<std::size_t>(plan.shape.values());
+  if (work.outputs.size() < partial * value_dim) work.outputs.resize(partial * value_dim);
+  if (work.maxima.size() < partial) work.maxima.resize(partial);
+  if (work.sums.size() < partial) work.sums.resize(partial);
+  const auto all_rows = static_cast<std::size_t>(plan.shape.query_heads * rows.count());
+  if (work.lse.size() < all_rows) work.lse.resize(all_rows);
+}
+
+}  // namespace detail
+
+/// Fills `work.sights`: each head as `rows` see it. `heads` and `options` must outlive the call of
+/// attend.
+inline void look(const LayerPlan& plan, std::span<const Head> heads, const QueryRows& rows,
+                 const AttendOptions& options, const RopeTable* rope, AttendWork& work) {
+  const auto count = static_cast<std::size_t>(rows.count());
+  work.sights.resize(heads.size());
+  work.live_before.clear();
+  work.query_rank.clear();
+  if (rope != nullptr) {
+    for (const Head& head : heads) {
+      int live = 0;
+      for (int index = 0; index < head.blocks(); ++index) {
+        work.live_before.push_back(live);
+        live += head.block(index).live_count();
+      }
+      count_visible(head, rows, 0, work.query_rank);
+    }
+  }
+  for (int& rank : work.query_rank) --rank;
+  std::size_t first_block = 0;
+  for (std::size_t head = 0; head < heads.size(); ++head) {
+    HeadSight& sight = work.sights[head];
+    const auto blocks = static_cast<std::size_t>(heads[head].blocks());
+    sight = {.plan = &plan,
+             .head = &heads[head],
+             .head_index = static_cast<int>(head),
+             .queries =
+                 rows.data +
+                 head * count * static_cast<std::size_t>(plan.shape.group() * plan.shape.head_dim),
+             .positions = rows.positions,
+             .options = &options,
+             .rope = rope,
+             .sees_all = count == 1 && rows.replayed == 0};
+    if (rope != nullptr) {
+      sight.live_before = std::span(work.live_before).subspan(first_block, blocks);
+      sight.query_rank = std::span(work.query_rank).subspan(head * count, count);
+    }
+    first_block += blocks;
+  }
+}
+
+/// Attention of `rows` over `heads`, written to `output` (strides filled in; null data: only the
+/// log-sum-exp).
+template <class Simd>
+void attend(const LayerPlan& plan, const QueryRows& rows, const OutputView& output,
+            const Executor& executor, AttendWork& work) {
+  detail::plan_tasks(plan, rows, work);
+  if (work.saves) {
+    work.first_saved.assign(1, 0);
+    for (const HeadSight& sight : work.sights) {
+      work.first_saved.push_back(work.first_saved.back() +
+                                 static_cast<std::size_t>(sight.head->blocks()));
+    }
+    const std::size_t rows_saved =
+        work.first_saved.back() * static_cast<std::size_t>(plan.shape.group());
+    if (work.saved.size() < rows_saved * kBlockTokens) work.saved.resize(rows_saved * kBlockTokens);
+    if (work.saved_max.size() < rows_saved) work.saved_max.resize(rows_saved);
+  }
+  std::vector<AttendTask>& tasks = work.tasks;
+  executor.parallel_for(static_cast<int>(tasks.size()), [&](int index) {
+    const AttendTask& task = tasks[static_cast<std::size_t>(index)];
+    detail::run_task<Simd>(task, work);
+    if (task.whole) detail::join_tasks({&task, 1}, work, output);
+  });
+  for (std::size_t begin = 0; begin < tasks.size();) {
+    std::size_t end = begin + 1;
+    while (end < tasks.size() && tasks[end].head == tasks[begin].head &&
+           tasks[end].first_row == tasks[begin].first_row)
+      ++end;
+    if (!tasks[begin].whole) detail::join_tasks({tasks.data() + begin, end - begin}, work, output);
+    begin = end;
+  }
+}
+
+}  // namespace kvast

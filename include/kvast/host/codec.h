@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// A format as a value: what the verbs call on tiles, once per block, so that they are compiled once
+// and not per format.
+#pragma once
+
+#include "kvast/host/multiply.h"
+
+namespace kvast {
+
+/// One format, compiled for one instruction set. Products stay thin: the K format and the V format
+/// are chosen by two such pointers and never multiply.
+struct Codec {
+  const char* name;
+  bool dense;  ///< the column and row writers exist: tokens can be appended and moved one by one
+  std::size_t (*tile_bytes)(int rows, int columns);
+  void (*multiply)(const float* a, std::ptrdiff_t a_stride, int rows, int depth,
+                   const std::byte* tile, int columns, float* c, std::ptrdiff_t c_stride);
+  void (*encode)(const float* numbers, std::ptrdiff_t stride, int rows, int columns,
+                 std::byte* tile);
+  void (*decode)(const std::byte* tile, int rows, int columns, float* numbers,
+                 std::ptrdiff_t stride);
+  void (*copy_row)(const std::byte* from, int from_row, std::byte* to, int to_row, int rows,
+                   int columns);
+  void (*write_column)(const float* numbers, std::byte* tile, int rows, int column);
+  void (*copy_column)(const std::byte* from, int from_column, std::byte* to, int to_column,
+                      int rows);
+  void (*write_row)(const float* numbers, std::byte* tile, int row, int columns);
+  float largest;  ///< magnitudes above this are refused when they arrive
+};
+
+namespace detail {
+
+template <class Format>
+void write_row(const float* numbers, std::byte* tile, int row, int columns) {
+  Affine none;
+  Format::encode(numbers, columns,
+                 tile + static_cast<std::size_t>(row) * Format::group_bytes(columns), none);
+}
+
+template <class Format, class Simd>
+constexpr Codec make_codec() {
+  Codec codec{.name = Format::kName,
+              .dense = Format::kDense,
+              .tile_bytes = tile_bytes<Format>,
+              .multiply = tile_multiply<Format, Simd>,
+              .encode = tile_encode<Format>,
+              .decode = tile_decode<Format>,
+              .copy_row = tile_copy_row<Format>,
+              .write_column = nullptr,
+              .copy_column = nullptr,
+              .write_row = nullptr,
+              .largest = kHalfMax};
+  if constexpr (Format::kDense) {
+    codec.write_column = tile_write_column<Format>;
+    codec.copy_column = tile_copy_column<Format>;
+    codec.write_row = write_row<Format>;
+    codec.largest = sizeof(typename Format::Element) == 2 ? kHalfMax : 3.402823466e+38F;
+  }
+  return codec;
+}
+
+}  // namespace detail
+
+template <class Format, class Simd>
+inline constexpr Codec kCodec = detail::make_codec<Format, Simd>();
+
+/// Bytes of a K block and of a V block.
+inline std::size_t key_block_bytes(const Codec& codec, int head_dim) {
+  return codec.tile_bytes(head_dim, kBlockTokens);
+}
+inline std::size_t value_block_bytes(const Codec& codec, int value_dim) {
+  const int full = value_dim / kBlockTokens;
+  const int rest = value_dim % kBlockTokens;
+  return static_cast<std::size_t>(full) * codec.tile_bytes(kBlockTokens, kBlockTokens) +
+         (rest == 0 ? 0 : codec.tile_bytes(kBlockTokens, rest));
+}
+
+/// Calls body(tile, first_channel, channels) for every tile of a V block.
+template <class Byte, class Body>
+void for_value_tiles(const Codec& codec, Byte* values, int value_dim, Body&& body) {
+  const std::size_t stride = codec.tile_bytes(kBlockTokens, kBlockTokens);
+  for (int first = 0; first < value_dim; first += kBlockTokens, values += stride) {
+    body(values, first, value_dim - first < kBlockTokens ? value_dim - first : kBlockTokens);
+  }
+}
+
+}  // namespace kvast

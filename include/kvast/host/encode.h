@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// encode: the oldest waiting tokens are sealed into coded blocks, and sparse coded blocks are
+// repacked.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "kvast/host/evict.h"
+
+namespace kvast {
+
+/// What sealing and repacking did, in tokens.
+struct EncodeCounts {
+  std::int64_t sealed = 0;    ///< encoded for the first time
+  std::int64_t repacked = 0;  ///< keys decoded and encoded again
+};
+
+/// A token's place, for sorting by position.
+struct Place {
+  int position;
+  int slot;  ///< 32 * block + slot
+};
+
+namespace detail {
+
+/// Keys [D, 32] and values [32, Dv] of up to 32 tokens as floats: what a coded block is made from.
+struct Staging {
+  alignas(64) float keys[512 * kBlockTokens];
+  alignas(64) float values[kBlockTokens * 512];
+};
+
+inline void encode_block(const LayerPlan& plan, const Staging& staging, Block& block) {
+  const StoragePlan& formats = plan.formats;
+  formats.coded_keys->encode(staging.keys, kBlockTokens, plan.shape.head_dim, kBlockTokens,
+                             block.keys);
+  for_value_tiles(*formats.coded_values, block.values, plan.shape.values(),
+                  [&](std::byte* tile, int first, int channels) {
+                    formats.coded_values->encode(staging.values + first, 512, kBlockTokens,
+                                                 channels, tile);
+                  });
+}
+
+inline void decode_keys(const Codec& codec, const Block& block, int head_dim, float* keys) {
+  codec.decode(block.keys, head_dim, kBlockTokens, keys, kBlockTokens);
+}
+inline void decode_values(const Codec& codec, const Block& block, int value_dim, float* values,
+                          std::ptrdiff_t stride) {
+  for_value_tiles(codec, static_cast<const std::byte*>(block.values), value_dim,
+                  [&](const std::byte* tile, int first, int channels) {
+                    codec.decode(tile, kBlockTokens, channels, values + first, stride);
+                  });
+}
+
+/// Decodes one block after another and remembers the last, since neighbours in order are mostly
+/// neighbours in memory.
+class BlockReader {
+ public:
+  BlockReader(const LayerPlan& plan, std::vector<float>& scratch) : plan_(plan), scratch_(scratch) {
+    const int columns = std::max(plan.shape.head_dim, plan.shape.values());
+    if (scratch_.size() < static_cast<std::size_t>(2 * columns * kBlockTokens))
+      scratch_.resize(static_cast<std::size_t>(2 * columns * kBlockTokens));
+  }
+  void read(const Block& block, bool coded, bool values) {
+    if (&block == last_) return;
+    last_ = &block;
+    decode_keys(plan_.key_codec(coded), block, plan_.shape.head_dim, scratch_.data());
+    if (values)
+      decode_values(plan_.value_codec(coded), block, plan_.shape.values(), value_data(),
+                    plan_.shape.values());
+  }
+  void key(int slot, float* to, std::ptrdiff_t stride) const {
+    for (int dim = 0; dim < plan_.shape.head_dim; ++dim)
+      to[dim * stride] = scratch_[static_cast<std::size_t>(dim * kBlockTokens + slot)];
+  }
+  const float* value(int slot) { return value_data() + slot * plan_.shape.values(); }
+
+ private:
+  float* value_data() { return scratch_.data() + plan_.shape.head_dim * kBlockTokens; }
+
+  const LayerPlan& plan_;
+  std::vector<float>& scratch_;
+  const Block* last_ = nullptr;
+};
+
+}  // namespace detail
+
+/// Buffers of one task; they grow once and are reused.
+struct EncodeScratch {
+  detail::Staging staging;
+  std::vector<float> decoded;
+  std::vector<Place> places;
+  std::vector<int> slots;
+};
+
+/// How many coded blocks sealing would make from `waiting` dense tokens.
+inline int blocks_to_seal(const LayerPlan& plan, int waiting) {
+  return plan.is_coded() ? std::max(0, waiting - plan.formats.residual) / kBlockTokens : 0;
+}
+
+namespace detail {
+
+/// Compacted positions: a key is stored rotated by its slot, so a full block is sealed as it
+/// stands, holes included.
+inline void seal_in_place(const LayerPlan& plan, Head& head, Account& account,
+                          EncodeScratch& scratch, EncodeCounts& counts) {
+  int newer = Head::live_in(head.dense);
+  int sealed = 0;
+  for (; sealed < head.dense.count; ++sealed) {
+    Block& from = head.dense[sealed];
+    newer -= from.live_count();
+    if (from.used < kBlockTokens || newer < plan.formats.residual) break;
+    Staging& staging = scratch.staging;
+    decode_keys(*plan.formats.dense_keys, from, plan.shape.head_dim, staging.keys);
+    decode_values(*plan.formats.dense_values, from, plan.shape.values(), staging.values, 512);
+    const int any = std::countr_zero(from.live);
+    for (int slot = 0; slot < kBlockTokens;
+         ++slot) {  // holes repeat a live key: they must not widen the range
+      if ((from.live >> slot & 1U) != 0) continue;
+      for (int dim = 0; dim < plan.shape.head_dim; ++dim)
+        staging.keys[dim * kBlockTokens + slot] = staging.keys[dim * kBlockTokens + any];
+    }
+    Block& to = push_block(plan, head.coded, true, account);
+    encode_block(plan, staging, to);
+    for (int slot = 0; slot < kBlockTokens; ++slot) move_side(plan, from, slot, to, slot);
+    to.live = from.live;
+    to.used = kBlockTokens;
+    counts.sealed += to.live_count();
+    from.live = 0;
+  }
+  if (sealed > 0) drop_empty_blocks(plan, head.dense, false, account);
+}
+
+}  // namespace detail
+
+/// Seals the oldest dense tokens, in order of position, until fewer than residual + 32 wait. Each
+/// token is encoded once. Blocks were reserved.
+inline void seal_tokens(const LayerPlan& plan, Head& head, Account& account, EncodeScratch& scratch,
+                        EncodeCounts& counts) {
+  if (!plan.is_coded() || head.dense.count == 0) return;
+  if (plan.keeps_order) return detail::seal_in_place(plan, head, account, scratch, counts);
+  const int waiting = (head.dense.count - 1) * kBlockTokens + head.dense[head.dense.count - 1].used;
+  const int blocks = blocks_to_seal(plan, waiting);
+  if (blocks == 0) return;
+  std::vector<Place>& places = scratch.places;
+  places.clear();
+  for (int slot = 0; slot < waiting; ++slot)
+    places.push_back({head.dense[slot / kBlockTokens].position[slot % kBlockTokens], slot});
+  std::sort(places.begin(), places.end(), [](Place a, Place b) { return a.position < b.position; });
+  detail::BlockReader reader(plan, scratch.decoded);
+  scratch.slots.clear();
+  for (int made = 0; made < blocks; ++made) {
+    Block& to = push_block(plan, head.coded, true, account);
+    for (int slot = 0; slot < kBlockTokens; ++slot) {
+      const int from_slot = places[static_cast<std::size_t>(made * kBlockTokens + slot)].slot;
+      Block& from = head.dense[from_slot / kBlockTokens];
+      reader.read(from, false, true);
+      reader.key(from_slot % kBlockTokens, scratch.staging.keys + slot, kBlockTokens);
+      std::copy_n(reader.value(from_slot % kBlockTokens), plan.shape.values(),
+                  scratch.staging.values + slot * 512);
+      move_side(plan, from, from_slot % kBlockTokens, to, slot);
+      scratch.slots.push_back(from_slot);
+    }
+    detail::encode_block(plan, scratch.staging, to);
+    to.live = kAllLive;
+    to.used = kBlockTokens;
+    counts.sealed += kBlockTokens;
+  }
+  std::sort(scratch.slots.begin(), scratch.slots.end());
+  fill_holes(plan, head, scratch.slots, account, nullptr);
+}
+
+/// True where coded slots exceed 4/3 of the live ones by at least a block.
+inline bool wants_repack(const LayerPlan& plan, const Head& head) {
+  if (plan.keeps_order || head.coded.count < 2) return false;
+  const int live = Head::live_in(head.coded);
+  return head.coded.count * kBlockTokens * 3 > live * 4 &&
+         head.coded.count > (live + kBlockTokens - 1) / kBlockTokens;
+}
+
+/// Merges the sparsest coded blocks into full ones until at most 7/6 of the live slots are left:
+/// value rows move as they are, keys are decoded and encoded again. One spare block was reserved.
+inline void repack_tokens(const LayerPlan& plan, Head& head, Account& account,
+                          EncodeScratch& scratch, EncodeCounts& counts) {
+  if (!plan.is_coded() || !wants_repack(plan, head)) return;
+  BlockList& list = head.coded;
+  const int live = Head::live_in(list);
+  const int fewest = (live + kBlockTokens - 1) / kBlockTokens;
+  const int target = std::max(fewest, live * 7 / 6 / kBlockTokens);
+  while (list.count > target) {
+    detail::BlockReader reader(plan, scratch.decoded);
+    std::vector<Place>& sparse = scratch.places;  // here: live count and block
+    sparse.clear();
+    for (int index = 0; index < list.count; ++index) {
+      if (list[index].live != kAllLive) sparse.push_back({list[index].live_count(), index});
+    }
+    std::sort(sparse.begin(), sparse.end(), [](Place a, Place b) {
+      return a.position != b.position ? a.position < b.position : a.slot < b.slot;
+    });
+    if (sparse.size() < 2) return;
+    Block& to = push_block(plan, list, true, account);
+    int filled = 0;
+    for (const Place& place : sparse) {
+      Block& from = list[place.slot];
+      for (; from.live != 0 && filled < kBlockTokens; ++filled) {
+        const int slot = std::countr_zero(from.live);
+        reader.read(from, true, false);
+        reader.key(slot, scratch.staging.keys + filled, kBlockTokens);
+        const std::byte* source = from.values;
+        const std::size_t stride =
+            plan.formats.coded_values->tile_bytes(kBlockTokens, kBlockTokens);
+        for_value_tiles(*plan.formats.coded_values, to.values, plan.shape.values(),
+                        [&](std::byte* tile, int, int channels) {
+                          plan.formats.coded_values->copy_row(source, slot, tile, filled,
+                                                              kBlockTokens, channels);
+                          source += stride;
+                        });
+        move_side(plan, from, slot, to, filled);
+        from.live &= from.live - 1U;
+      }
+      if (filled == kBlockTokens) break;
+    }
+    for (int slot = filled; slot < kBlockTokens;
+         ++slot) {  // holes repeat a live key: they must not widen the range
+      for (int dim = 0; dim < plan.shape.head_dim; ++dim)
+        scratch.staging.keys[dim * kBlockTokens + slot] = scratch.staging.keys[dim * kBlockTokens];
+    }
+    plan.formats.coded_keys->encode(scratch.staging.keys, kBlockTokens, plan.shape.head_dim,
+                                    kBlockTokens, to.keys);
+    to.live = filled == kBlockTokens ? kAllLive : (1U << filled) - 1U;
+    to.used = kBlockTokens;
+    counts.repacked += filled;
+    drop_empty_blocks(plan, list, true, account);
+  }
+}
+
+}  // namespace kvast

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// observe, for a whole layer: prepares the states that the commit will adopt, so that a dropped
+// pass leaves no trace.
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "kvast/host/layer.h"
+#include "kvast/host/observe.h"
+
+namespace kvast {
+
+/// Queries [tokens, Q, D] as rows per head, multiplied by `scale`: `to` is [heads, group *
+/// tokens_total, D], and these tokens start at row `first` of each head.
+inline void pack_queries(const Shape& shape, const View& queries, int tokens, float scale,
+                         int total, int first, float* to) {
+  const int group = shape.group();
+  for (int head = 0; head < shape.heads; ++head) {
+    for (int token = 0; token < tokens; ++token) {
+      for (int member = 0; member < group; ++member) {
+        float* row =
+            to + ((static_cast<std::ptrdiff_t>(head) * total + first + token) * group + member) *
+                     shape.head_dim;
+        read_vector(queries, token, head * group + member, shape.head_dim, row);
+        for (int dim = 0; dim < shape.head_dim; ++dim) row[dim] *= scale;
+      }
+    }
+  }
+}
+
+/// The ring after this pass: the last `window` queries of the ring before and of the pass.
+inline void roll_ring(const Shape& shape, const QueryRing& before, const View& queries,
+                      std::span<const int> positions, float scale, int window, QueryRing& after) {
+  const auto row = static_cast<std::size_t>(shape.query_heads * shape.head_dim);
+  const int tokens = static_cast<int>(positions.size());
+  const int fresh = std::min(tokens, window);
+  const int old = std::min(static_cast<int>(before.positions.size()), window - fresh);
+  after.queries.resize(static_cast<std::size_t>(old + fresh) * row);
+  after.positions.assign(before.positions.end() - old, before.positions.end());
+  std::copy_n(
+      before.queries.end() - static_cast<std::ptrdiff_t>(static_cast<std::size_t>(old) * row),
+      static_cast<std::size_t>(old) * row, after.queries.begin());
+  for (int token = tokens - fresh; token < tokens; ++token) {
+    after.positions.push_back(positions[static_cast<std::size_t>(token)]);
+    for (int head = 0; head < shape.query_heads; ++head) {
+      float* to = after.queries.data() + (after.positions.size() - 1) * row +
+                  static_cast<std::size_t>(head * shape.head_dim);
+      read_vector(queries, token, head, shape.head_dim, to);
+      for (int dim = 0; dim < shape.head_dim; ++dim) to[dim] *= scale;
+    }
+  }
+}
+
+/// Where a head's states start in LayerState::shadow, in blocks.
+inline std::size_t shadow_block(const LayerState& layer, int head) {
+  std::size_t blocks = 0;
+  for (int before = 0; before < head; ++before)
+    blocks += static_cast<std::size_t>(layer.heads[static_cast<std::size_t>(before)].blocks());
+  return blocks;
+}
+
+/// Copies the states of every block to the shadow, and calls body(head, first_block, end_block,
+/// states of the head) for ranges of blocks, in parallel.
+template <class State, class Body>
+void with_shadow(LayerState& layer, const Executor& executor, int range, Body&& body) {
+  const std::size_t bytes = layer.plan.side.state_bytes * kBlockTokens;
+  const std::size_t needed = static_cast<std::size_t>(layer.blocks()) * bytes;
+  if (layer.shadow.size() < needed) layer.shadow.resize(needed);
+  int most = 0;
+  for (const Head& head : layer.heads) most = std::max(most, head.blocks());
+  const int ranges = (most + range - 1) / range;
+  executor.parallel_for(static_cast<int>(layer.heads.size()) * ranges, [&](int index) {
+    const int head = index / ranges;
+    const Head& tokens = layer.heads[static_cast<std::size_t>(head)];
+    const int first = index % ranges * range;
+    const int end = std::min(tokens.blocks(), first + range);
+    if (first >= end) return;
+    std::byte* shadow = layer.shadow.data() + shadow_block(layer, head) * bytes;
+    for (int block = first; block < end; ++block) {
+      std::memcpy(shadow + static_cast<std::size_t>(block) * bytes,
+                  layer.plan.side.states_of(tokens.block(block)), bytes);
+    }
+    body(head, first, end, reinterpret_cast<State*>(shadow));
+  });
+  layer.observed = true;
+}
+
+/// Weights that the engine's own kernel computed.
+template <class Arch, class Policy>
+void observe_weights(const Policy& policy, LayerState& layer, std::span<const int> positions,
+                     const Weights& weights, Reduce reduce, int first_query,
+                     const Executor& executor) {
+  const int group = layer.plan.shape.group();
+  const int count = static_cast<int>(positions.size());
+  with_shadow<typename Policy::State>(
+      layer, executor, 16, [&](int head, int first, int end, typename Policy::State* states) {
+        const Head& tokens = layer.heads[static_cast<std::size_t>(head)];
+        const int live = tokens.live();
+        alignas(64) float line[kBlockTokens];
+        alignas(64) float reduced[kBlockTokens];
+        int before = 0;  // slots in earlier blocks
+        for (int index = 0; index < first; ++index) before += tokens.block(index).used;
+        for (int index = first; index < end; ++index) {
+          const Block& block = tokens.block(index);
+          for (int query = first_query; query < count; ++query) {
+            for (int member = 0; member < group; ++member) {
+              const float* from = weights.data + query * weights.token_stride +
+                                  (head * group + member) * weights.head_stride + before;
+              std::fill_n(line, kBlockTokens, 0.0F);
+              std::copy_n(from, block.used, line);
+              reduce_weights<Arch>(reduce, member == 0, group, line, 1.0F, reduced);
+            }
+            const int position = positions[static_cast<std::size_t>(query)];
+            const Attention seen{.visible = live - (count - 1 - query),
+                                 .step = position,
+                                 .row = query - first_query};
+            observe_block(policy, states + index * kBlockTokens, visible_slots(block, position, 0),
+                          reduced, seen);
+          }
+          before += block.used;
+        }
+      });
+}
+
+}  // namespace kvast

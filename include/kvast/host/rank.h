@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// rank: a policy's rank for every live token of a head.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "kvast/core/check_policy.h"
+#include "kvast/host/encode.h"
+
+namespace kvast {
+
+/// Buffers of one head's rank and select.
+struct RankWork {
+  /// A token that may stay or go; the least goes first, and of equals the older one.
+  struct Candidate {
+    std::int32_t key;
+    std::int32_t position;
+    std::int32_t slot;
+    bool operator<(const Candidate& other) const {
+      return key != other.key ? key < other.key : position < other.position;
+    }
+  };
+  std::vector<float> ranks;  ///< [32 * blocks], of dead slots undefined
+  std::vector<Place> order;  ///< live slots in order of position, where somebody needs it
+  std::vector<Candidate> candidates;
+  std::vector<int> victims;  ///< slots to evict, ascending
+};
+
+/// The token in a slot, as policies see it. `newest`: the sequence's newest position.
+inline Token token_at(const SideLayout& side, Block& block, int slot, int newest) {
+  Token token{.position = block.position[slot], .age = newest - block.position[slot]};
+  if (side.norms != 0) token.key_norm = side.norms_of(block)[slot];
+  if (side.kinds != 0) token.kind = side.kinds_of(block)[slot];
+  return token;
+}
+
+template <class Policy>
+typename Policy::State& state_at(const SideLayout& side, Block& block, int slot) {
+  return reinterpret_cast<typename Policy::State*>(side.states_of(block))[slot];
+}
+
+/// Live slots of a head in order of position.
+inline void order_tokens(const Head& head, std::vector<Place>& order) {
+  order.clear();
+  for (int index = 0; index < head.blocks(); ++index) {
+    for (std::uint32_t live = head.block(index).live; live != 0; live &= live - 1U) {
+      const int slot = std::countr_zero(live);
+      order.push_back({head.block(index).position[slot], index * kBlockTokens + slot});
+    }
+  }
+  std::sort(order.begin(), order.end(), [](Place a, Place b) { return a.position < b.position; });
+}
+
+/// Fills `work.ranks`. Tier 3 policies answer kPin and kDrop.
+template <class Policy>
+void rank_tokens(const Policy& policy, const LayerPlan& plan, const Head& head, int newest,
+                 int budget, RankWork& work) {
+  const SideLayout& side = plan.side;
+  work.ranks.resize(static_cast<std::size_t>(head.blocks() * kBlockTokens));
+  if constexpr (detail::RanksByHead<Policy>) {
+    order_tokens(head,
+                 work.order);  // merged in order of position: where tokens lie must not matter
+    typename Policy::Head summary{};
+    bool first = true;
+    for (const Place& place : work.order) {
+      Block& block = head.block(place.slot / kBlockTokens);
+      const int slot = place.slot % kBlockTokens;
+      const auto one = policy.summarize(token_at(side, block, slot, newest),
+                                        state_at<Policy>(side, block, slot));
+      summary = first ? one : policy.merge(summary, one);
+      first = false;
+    }
+    for (const Place& place : work.order) {
+      Block& block = head.block(place.slot / kBlockTokens);
+      const int slot = place.slot % kBlockTokens;
+      work.ranks[static_cast<std::size_t>(place.slot)] = policy.rank(
+          token_at(side, block, slot, newest), state_at<Policy>(side, block, slot), summary);
+    }
+  } else if constexpr (detail::RanksTokens<Policy>) {
+    for (int index = 0; index < head.blocks(); ++index) {
+      Block& block = head.block(index);
+      float* ranks = work.ranks.data() + index * kBlockTokens;
+      for (int slot = 0; slot < kBlockTokens; ++slot) {
+        ranks[slot] =
+            policy.rank(token_at(side, block, slot, newest), state_at<Policy>(side, block, slot));
+      }
+    }
+  } else {
+    order_tokens(head, work.order);
+    const std::size_t count = work.order.size();
+    std::vector<Token> tokens(count);
+    std::vector<typename Policy::State> states(count);
+    const auto keep = std::make_unique<bool[]>(count);
+    for (std::size_t at = 0; at < count; ++at) {
+      Block& block = head.block(work.order[at].slot / kBlockTokens);
+      tokens[at] = token_at(side, block, work.order[at].slot % kBlockTokens, newest);
+      states[at] = state_at<Policy>(side, block, work.order[at].slot % kBlockTokens);
+    }
+    policy.select(HeadView<typename Policy::State>{tokens, states, budget},
+                  std::span<bool>(keep.get(), count));
+    for (std::size_t at = 0; at < count; ++at)
+      work.ranks[static_cast<std::size_t>(work.order[at].slot)] = keep[at] ? kPin : kDrop;
+  }
+}
+
+}  // namespace kvast

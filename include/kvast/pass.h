@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: Apache-2.0
+// KVCache::Pass: one forward pass, layer by layer: append, attend (or observe), commit.
+#pragma once
+
+#include "kvast/kv_cache.h"
+
+namespace kvast {
+
+/// Handle of the open pass. Dropped before the first commit, it leaves the cache as it was; dropped
+/// between commits, the cache is torn and takes nothing but `clear`. The pass is over when every
+/// layer is committed.
+template <class PolicyType, class StorageType, class Arch>
+class KVCache<PolicyType, StorageType, Arch>::Pass {
+ public:
+  Pass(Pass&& other) noexcept
+      : cache_(std::exchange(other.cache_, nullptr)), generation_(other.generation_) {}
+  Pass& operator=(Pass&&) = delete;
+  ~Pass() {
+    if (cache_ != nullptr) cache_->drop_pass(generation_);
+  }
+
+  /// New tokens of a layer: `keys` [n, H, D] and `values` [n, H, Dv]. Read during the call only.
+  /// Refuses numbers that are not finite or that the storage cannot hold. External storage takes
+  /// none, or keys where the policy reads norms.
+  void append(int layer, View keys = {}, View values = {}, Caller caller = Caller::here()) {
+    LayerState& state = at(layer, Stage::idle, "append", caller);
+    const Shape& shape = state.plan.shape;
+    const bool payload = state.plan.has_payload();
+    const int count = static_cast<int>(cache_->new_positions_.size());
+    if (payload || PolicyType::needs.key_norms) {
+      check_input("append: keys", keys, count, shape.heads, shape.head_dim, caller);
+    } else {
+      keys = {};
+    }
+    if (payload) {
+      check_input("append: values", values, count, shape.heads, shape.values(), caller);
+    } else {
+      values = {};
+    }
+    const float largest = payload ? state.plan.formats.dense_keys->largest : 3.402823466e+38F;
+    if (keys.data != nullptr)
+      check_numbers("append: keys", keys, shape.heads, shape.head_dim,
+                    std::min(largest, coded_largest(state)), caller);
+    if (values.data != nullptr)
+      check_numbers("append: values", values, shape.heads, shape.values(),
+                    std::min(largest, coded_largest(state)), caller);
+    const Arrivals arrivals{.keys = keys,
+                            .values = values,
+                            .positions = cache_->new_positions_,
+                            .kinds = cache_->kinds_,
+                            .rope = cache_->rope_.empty() ? nullptr : &cache_->rope_};
+    const Executor alone;
+    (count >= kBlockTokens ? cache_->executor_ : alone).parallel_for(shape.heads, [&](int head) {
+      append_tokens(state.plan, state.heads[static_cast<std::size_t>(head)], head, arrivals,
+                    *cache_->account_);
+    });
+    state.stage = Stage::appended;
+  }
+
+  /// Attention of the new tokens over everything kept, causal among themselves: `queries` [n, Q, D]
+  /// -> `output` [n, Q, Dv]. Shows the policy what it needs. Reads each block once for all query
+  /// heads of its group.
+  void attend(int layer, View queries, OutputView output, const AttendOptions& options = {},
+              Caller caller = Caller::here()) {
+    LayerState& state = at(layer, Stage::appended, "attend", caller);
+    const Shape& shape = state.plan.shape;
+    const std::vector<int>& positions = cache_->new_positions_;
+    const int count = static_cast<int>(positions.size());
+    require(state.plan.has_payload(), caller,
+            "attend: External storage keeps no keys; use observe");
+    check_input("attend: queries", queries, count, shape.query_heads, shape.head_dim, caller);
+    check_output("attend: output", output, count, shape.query_heads, shape.values(), caller);
+    check_options(options, shape, count, positions.back(), caller);
+    const float scale = options.scale == 0.0F ? 1.0F / std::sqrt(static_cast<float>(shape.head_dim))
+                                              : options.scale;
+    const int window = detail::window_of(cache_->policy_);
+    const int replayed = replays_from(state, count, window);
+    pack(state, queries, count, scale, 0);
+    const QueryRows rows{cache_->queries_.data(), positions};
+    AttendWork& work = cache_->attend_;
+    work.saves = count == 1 && cache_->observes_now() && replayed == 0;
+    run(state, rows, output, options);
+    if (kObserves && cache_->observes_now()) {
+      if (replayed > 0) {
+        replay(state, queries, scale, replayed, options);
+      } else {
+        observe_rows(state, rows, window < 0 ? 0 : std::max(0, count - window), options);
+      }
+    }
+    if (cache_->keeps_ring())
+      roll_ring(shape, state.ring, queries, positions, scale, window, state.pending_ring);
+    state.stage = Stage::attended;
+  }
+
+  /// In place of attend, for engines with their own kernel: the weights it computed, slots in the
+  /// order of `slots`.
+  void observe(int layer, const Weights& weights, Caller caller = Caller::here()) {
+    LayerState& state = at(layer, Stage::appended, "observe", caller);
+    const std::vector<int>& positions = cache_->new_positions_;
+    const int count = static_cast<int>(positions.size());
+    if constexpr (kObserves) {
+      require(weights.data != nullptr, caller, "observe: weights must not be null");
+      require(count == 1 || weights.token_stride > 0, caller,
+              "observe: weights.token_stride must be given for ", count, " tokens");
+      require(state.plan.shape.query_heads == 1 || weights.head_stride > 0, caller,
+              "observe: weights.head_stride must be given for ", state.plan.shape.query_heads,
+              " query heads");
+      const int window = detail::window_of(cache_->policy_);
+      if (cache_->observes_now()) {
+        observe_weights<Arch>(cache_->policy_, state, positions, weights, cache_->reduce_,
+                              window < 0 ? 0 : std::max(0, count - window), cache_->executor_);
+      }
+    }
+    state.stage = Stage::attended;
+  }
+
+  /// Makes the pass final for a layer: observe, evict, gather, seal. Cannot fail but by misuse.
+  void commit(int layer, Caller caller = Caller::here()) {
+    const bool needs_weights = kObserves && open(caller).observes_now();
+    LayerState& state =
+        at(layer, needs_weights ? Stage::attended : Stage::appended, "commit", caller, true);
+    KVCache& cache = *cache_;
+    const CommitContext context{.layer = {layer, cache.layers()},
+                                .newest = cache.new_positions_.back(),
+                                .ends_prompt = cache.ends_prompt_,
+                                .seals = !cache.more_of_prompt_,
+                                .executor = &cache.executor_};
+    commit_layer(cache.policy_, state, context, *cache.account_, cache.commit_);
+    cache.stats_.appended +=
+        static_cast<std::int64_t>(cache.new_positions_.size()) * state.plan.shape.heads;
+    for (HeadWork& head : cache.commit_) {
+      cache.stats_.evicted += std::exchange(head.evicted, 0);
+      cache.stats_.sealed += std::exchange(head.counts.sealed, 0);
+      cache.stats_.repacked += std::exchange(head.counts.repacked, 0);
+    }
+    if (cache.keeps_ring()) {
+      std::swap(state.ring, state.pending_ring);
+    } else if (cache.ends_prompt_) {
+      state.ring = {};
+    }
+    state.observed = false;
+    state.stage = Stage::committed;
+    if (++cache.committed_ == cache.layers()) cache.finish_pass();
+  }
+
+ private:
+  friend class KVCache;
+  Pass(KVCache& cache, std::uint64_t generation) : cache_(&cache), generation_(generation) {}
+
+  KVCache& open(Caller caller) const {
+    require(cache_ != nullptr && cache_->generation_ == generation_ && cache_->state_ == Open::open,
+            caller, "pass: it is over, or was moved from");
+    return *cache_;
+  }
+  LayerState& at(int layer, Stage wanted, const char* verb, Caller caller,
+                 bool or_later = false) const {
+    KVCache& cache = open(caller);
+    LayerState& state = const_cast<LayerState&>(cache.checked(layer, caller));
+    static constexpr const char* kNames[] = {"nothing", "append", "attend or observe", "commit"};
+    const bool right = state.stage == wanted || (or_later && state.stage == Stage::attended);
+    require(right, caller, verb, ": out of order for layer ", layer, ": the last call was ",
+            kNames[static_cast<int>(state.stage)], ", needed is ",
+            kNames[static_cast<int>(wanted)]);
+    return state;
+  }
+  static float coded_largest(const LayerState& state) {
+    return state.plan.is_coded() ? state.plan.formats.coded_keys->largest : 3.402823466e+38F;
+  }
+
+  template <class AnyView>
+  static void check_extent(const char* name, AnyView& view, int tokens, int heads, int dim,
+                           Caller caller) {
+    require(view.data != nullptr, caller, name, " must not be null");
+    if (view.head_stride == 0) view.head_stride = dim;
+    if (view.token_stride == 0) view.token_stride = heads * view.head_stride;
+    require(view.head_stride >= 0 && view.token_stride >= 0, caller, name, ": strides are ",
+            view.token_stride, " and ", view.head_stride, ", must not be negative");
+    const std::int64_t needed =
+        (tokens - 1) * view.token_stride + (heads - 1) * view.head_stride + dim;
+    require(view.elements < 0 || view.elements >= needed, caller, name, " has ", view.elements,
+            " elements, [", tokens, ", ", heads, ", ", dim, "] needs ", needed);
+  }
+  static void check_input(const char* name, View& view, int tokens, int heads, int dim,
+                          Caller caller) {
+    check_extent(name, view, tokens, heads, dim, caller);
+  }
+  static void check_output(const char* name, OutputView& view, int tokens, int heads, int dim,
+                           Caller caller) {
+    check_extent(name, view, tokens, heads, dim, caller);
+  }
+
+  void check_numbers(const char* name, const View& view, int heads, int dim, float largest,
+                     Caller caller) const {
+    float numbers[512];
+    for (int token = 0; token < static_cast<int>(cache_->new_positions_.size()); ++token) {
+      for (int head = 0; head < heads; ++head) {
+        read_vector(view, token, head, dim, numbers);
+        const float bad = first_unstorable(numbers, dim, largest);
+        require(bad == 0.0F, caller, name, " of token ", token, ", head ", head, " hold ", bad,
+                ", must be finite and at most ", largest);
+      }
+    }
+  }
+  static void check_options(const AttendOptions& options, const Shape& shape, int count, int newest,
+                            Caller caller) {
+    require(std::isfinite(options.scale) && options.scale >= 0.0F, caller,
+            "attend: options.scale is ", options.scale, ", must be finite and positive, or 0");
+    require(std::isfinite(options.softcap) && options.softcap >= 0.0F, caller,
+            "attend: options.softcap is ", options.softcap, ", must be finite and positive, or 0");
+    require(options.window >= 0, caller, "attend: options.window is ", options.window,
+            ", must be at least 0");
+    require(options.sinks.empty() || static_cast<int>(options.sinks.size()) == shape.query_heads,
+            caller, "attend: options.sinks has ", options.sinks.size(),
+            " entries, must have query_heads = ", shape.query_heads);
+    require(options.bias.data == nullptr || options.bias.positions > newest, caller,
+            "attend: options.bias covers ", options.bias.positions, " positions, must cover ",
+            newest + 1);
+    require(options.log_sum_exp.empty() || static_cast<std::int64_t>(options.log_sum_exp.size()) ==
+                                               std::int64_t{count} * shape.query_heads,
+            caller, "attend: options.log_sum_exp has ", options.log_sum_exp.size(),
+            " entries, must have tokens * query_heads = ", std::int64_t{count} * shape.query_heads);
+  }
+
+  int replays_from(const LayerState& state, int count, int window) const {
+    if (!detail::replays<PolicyType>() || !cache_->observes_now()) return 0;
+    return std::min(static_cast<int>(state.ring.positions.size()), std::max(0, window - count));
+  }
+  void pack(const LayerState& state, const View& queries, int count, float scale,
+            int before) const {
+    const Shape& shape = state.plan.shape;
+    const auto size = static_cast<std::size_t>(before + count) *
+                      static_cast<std::size_t>(shape.query_heads * shape.head_dim);
+    if (cache_->queries_.size() < size) cache_->queries_.resize(size);
+    pack_queries(shape, queries, count, scale, before + count, before, cache_->queries_.data());
+  }
+  void run(const LayerState& state, const QueryRows& rows, const OutputView& output,
+           const AttendOptions& options) const {
+    look(state.plan, state.heads, rows, options, cache_->rope_.empty() ? nullptr : &cache_->rope_,
+         cache_->attend_);
+    kvast::attend<Arch>(state.plan, rows, output, cache_->executor_, cache_->attend_);
+  }
+
+  /// The last `replayed` queries of earlier passes and those of this one, as one window.
+  void replay(LayerState& state, const View& queries, float scale, int replayed,
+              const AttendOptions& options) const {
+    const Shape& shape = state.plan.shape;
+    const int count = static_cast<int>(cache_->new_positions_.size());
+    const QueryRing& ring = state.ring;
+    const std::size_t skipped = ring.positions.size() - static_cast<std::size_t>(replayed);
+    std::vector<int>& positions = cache_->observed_positions_;
+    positions.assign(ring.positions.begin() + static_cast<std::ptrdiff_t>(skipped),
+                     ring.positions.end());
+    positions.insert(positions.end(), cache_->new_positions_.begin(), cache_->new_positions_.end());
+    pack(state, queries, count, scale, replayed);
+    const View earlier(ring.queries.data() +
+                           skipped * static_cast<std::size_t>(shape.query_heads * shape.head_dim),
+                       shape.query_heads * shape.head_dim, shape.head_dim);
+    pack_queries(shape, earlier, replayed, 1.0F, replayed + count, 0, cache_->queries_.data());
+    const QueryRows rows{cache_->queries_.data(), positions, replayed};
+    AttendOptions quiet = options;
+    quiet.log_sum_exp = {};
+    run(state, rows, OutputView{}, quiet);
+    observe_rows(state, rows, 0, quiet);
+  }
+
+  void observe_rows(LayerState& state, const QueryRows& rows, int first_query,
+                    const AttendOptions& options) const {
+    if constexpr (kObserves) {
+      AttendWork& work = cache_->attend_;
+      const auto count = static_cast<std::size_t>(rows.count());
+      cache_->visible_.clear();
+      for (const Head& head : state.heads)
+        count_visible(head, rows, options.window, cache_->visible_);
+      const auto& policy = cache_->policy_;
+      with_shadow<State>(
+          state, cache_->executor_, work.saves ? 1024 : 4,
+          [&](int head, int first, int end, State* states) {
+            const Observation seen{
+                .sight = &work.sights[static_cast<std::size_t>(head)],
+                .lse = work.lse.data(),
+                .visible = std::span(cache_->visible_)
+                               .subspan(static_cast<std::size_t>(head) * count, count),
+                .first_query = first_query,
+                .reduce = cache_->reduce_};
+            if (work.saves) {
+              observe_saved<Arch>(policy, seen, work, first, end, states);
+            } else {
+              observe_again<Arch>(policy, seen, first, end, states);
+            }
+          });
+    }
+  }
+
+  KVCache* cache_;
+  std::uint64_t generation_;
+};
+
+template <class P, class S, class Arch>
+auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Result<Pass> {
+  require(state_ != Open::open, caller, "begin: a pass is open");
+  require(state_ != Open::torn, caller, "begin: a pass was dropped half-way; call clear() first");
+  require(options.tokens >= 1 && options.tokens <= (1 << 20), caller, "begin: tokens is ",
+          options.tokens, ", must lie in [1, 2^20]");
+  require(!(options.last_of_prompt && options.more_of_prompt), caller,
+          "begin: last_of_prompt and more_of_prompt exclude each other");
+  require(length_ <= (1 << 30) - options.tokens, caller, "begin: position ", length_, " + ",
+          options.tokens, " exceeds 2^30");
+  const auto count = static_cast<std::size_t>(options.tokens);
+  require(options.positions.empty() || options.positions.size() == count, caller,
+          "begin: positions has ", options.positions.size(), " entries, tokens is ",
+          options.tokens);
+  require(options.kinds.empty() || options.kinds.size() == count, caller, "begin: kinds has ",
+          options.kinds.size(), " entries, tokens is ", options.tokens);
+  int last = length_ - 1;
+  for (const int position : options.positions) {
+    require(position > last && position < (1 << 30), caller, "begin: position ", position,
+            " follows ", last, ", must be larger");
+    last = position;
+  }
+  requests_.clear();
+  bool shared = false;
+  for (const LayerState& layer : layers_) {
+    shared |= reserve_layer(layer, options.tokens, !options.more_of_prompt, detail::evicts<P>(),
+                            shares_, account_->pool(), requests_);
+  }
+  if (Status status = account_->reserve(requests_.all()); !status) return status;
+  shares_ = shares_ && shared;
+  new_positions_.assign(options.positions.begin(), options.positions.end());
+  for (int next = length_; new_positions_.size() < count; ++next) new_positions_.push_back(next);
+  kinds_.assign(options.kinds.begin(), options.kinds.end());
+  if (!rope_.empty()) rope_.grow(new_positions_.back() + 2 * kBlockTokens);
+  ends_prompt_ = options.last_of_prompt;
+  more_of_prompt_ = options.more_of_prompt;
+  committed_ = 0;
+  state_ = Open::open;
+  return Pass(*this, ++generation_);
+}
+
+template <class P, class S, class Arch>
+auto KVCache<P, S, Arch>::fork(Caller caller) -> Result<KVCache> {
+  require(state_ == Open::none, caller, "fork: a pass is open or torn");
+  KVCache copy(*this, ForkTag{});
+  Requests requests;
+  for (const LayerState& layer : layers_) {
+    for (const Head& head : layer.heads) {
+      requests.add(layer.plan.side.bytes, head.blocks());
+      for (const BlockList* list : {&head.coded, &head.dense}) {
+        if (list->data != nullptr) requests.add(list_bytes(list->capacity), 1);
+      }
+    }
+  }
+  if (Status status = copy.account_->reserve(requests.all()); !status) return status;
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
+    for (std::size_t head = 0; head < layers_[layer].heads.size(); ++head) {
+      const Head& from = layers_[layer].heads[head];
+      Head& to = copy.layers_[layer].heads[head];
+      share_list(layers_[layer].plan, from.coded, true, to.coded, *copy.account_);
+      share_list(layers_[layer].plan, from.dense, false, to.dense, *copy.account_);
+    }
+  }
+  copy.account_->settle();
+  shares_ = copy.shares_ = true;
+  return Result<KVCache>(std::move(copy));
+}
+
+template <class P, class S, class Arch>
+void KVCache<P, S, Arch>::export_dense(int layer, OutputView keys, OutputView values,
+                                       Caller caller) {
+  const LayerState& state = checked(layer, caller);
+  const Shape& shape = state.plan.shape;
+  require(state.plan.has_payload(), caller, "export_dense: External storage keeps no keys");
+  int most = 1;
+  for (const Head& head : state.heads) most = std::max(most, head.live());
+  if (keys.data != nullptr)
+    Pass::check_output("export_dense: keys", keys, most, shape.heads, shape.head_dim, caller);
+  if (values.data != nullptr)
+    Pass::check_output("export_dense: values", values, most, shape.heads, shape.values(), caller);
+  std::vector<Place> order;
+  for (int head = 0; head < shape.heads; ++head) {
+    const Head& tokens = state.heads[static_cast<std::size_t>(head)];
+    order_tokens(tokens, order);
+    export_head(state.plan, tokens, head, keys, values, order, export_scratch_);
+  }
+}
+
+}  // namespace kvast

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// CORM: a key stays while a recent query still cared for it. No budget; heads become ragged.
+#pragma once
+
+#include "kvast/core/check_policy.h"
+
+namespace kvast {
+
+/// Keeps the newest tokens and those that got at least a uniform share from one of the last
+/// `window` queries. Ref: CORM, arXiv:2404.15949, §3 (definitions 1 and 2).   State: 4 bytes per
+/// token and head: the last query that cared, which is enough because "important to any of the last
+/// w queries" is "step - last < w". `when = When::full(s)` decides lazily, every s tokens: not the
+/// same kept sets, since what waits stays visible. `reduce = Reduce::max` is "important to any
+/// query head of the group"; the paper leaves the rule for GQA open.
+struct Corm {
+  int window = 256;  ///< queries that are remembered
+  int recent = 256;  ///< newest tokens, always kept
+  When when = When::step();
+  Reduce reduce = Reduce::mean;
+  static constexpr Needs needs{.attention = true};
+  struct State {
+    int last = -(1 << 30);  ///< no query cared yet
+  };
+
+  KVAST_HD void observe(State& s, Attention a) const {
+    if (a.weight * static_cast<float>(a.visible) >= 1.0F) s.last = a.step;
+  }
+  KVAST_HD float rank(Token t, State s) const {
+    const int step = t.position + t.age;  // of the newest query
+    return t.age < recent || step - s.last < window ? kPin : kDrop;
+  }
+  int window_rows() const { return window; }
+  void validate(Caller caller) const {
+    require(window >= 1, caller, "Corm.window is ", window, ", must be at least 1");
+    require(recent >= 1, caller, "Corm.recent is ", recent, ", must be at least 1");
+  }
+};
+static_assert(check_policy<Corm>());
+
+}  // namespace kvast

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Dense<float> and Dense<half>: tokens as they are; an evicted token's slot is filled by the last
+// one.
+#pragma once
+
+#include <type_traits>
+
+#include "kvast/format/floats.h"
+#include "kvast/storage/storage.h"
+
+namespace kvast {
+
+/// n tokens of a head use exactly ceil(n / 32) blocks (under Positions::compacted up to two more).
+template <class Element>
+struct Dense {
+  static_assert(std::is_same_v<Element, float> || std::is_same_v<Element, half>,
+                "Dense: the element is float or kvast::half");
+  using Format = std::conditional_t<std::is_same_v<Element, float>, F32, F16>;
+
+  template <class Simd>
+  StoragePlan plan(int) const {
+    return {.dense_keys = &kCodec<Format, Simd>, .dense_values = &kCodec<Format, Simd>};
+  }
+  void validate(Caller) const {}
+};
+static_assert(Storage<Dense<float>> && Storage<Dense<half>>);
+
+}  // namespace kvast
