@@ -231,10 +231,10 @@ class BlockPool {
     }
     const std::size_t total = first + capacity * block;
     if (total > options_.byte_limit || held_ > options_.byte_limit - total) {
-      trim_locked();
+      trim_locked(index);
       if (total > options_.byte_limit || held_ > options_.byte_limit - total) return false;
     }
-    void* memory = allocate_slab(total);
+    void* memory = allocate_slab(total, index);
     if (memory == nullptr) return false;
     Slab* slab = new (memory) Slab{.bytes = total,
                                    .first_block = first,
@@ -250,11 +250,11 @@ class BlockPool {
     return true;
   }
 
-  void* allocate_slab(std::size_t bytes) {
+  void* allocate_slab(std::size_t bytes, std::size_t index) {
     const Allocator& from = options_.allocator;
     void* memory = from.allocate(from.context, bytes, options_.slab_bytes);
     if (memory == nullptr) {
-      trim_locked();
+      trim_locked(index);
       memory = from.allocate(from.context, bytes, options_.slab_bytes);
     }
     return memory;
@@ -264,9 +264,11 @@ class BlockPool {
     options_.allocator.release(options_.allocator.context, slab, slab->bytes, options_.slab_bytes);
   }
 
-  void trim_locked() {
+  // Where a class grows, its own free blocks are wanted: returning them would make room for ever.
+  void trim_locked(std::size_t growing = std::numeric_limits<std::size_t>::max()) {
     std::erase_if(slabs_, [&](Slab* slab) {
       SizeClass& size = classes_[slab->size_class];
+      if (slab->size_class == growing) return false;
       if (slab->used != 0 || size.free - slab->capacity < size.reserved) return false;
       close(slab);
       size.free -= slab->capacity;

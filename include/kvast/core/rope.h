@@ -43,6 +43,10 @@ struct Rope {
     require(static_cast<int>(inverse_frequencies.size()) == width / 2, caller,
             "rope.inverse_frequencies has ", inverse_frequencies.size(),
             " entries, must have rope.width / 2 = ", width / 2);
+    for (const float frequency : inverse_frequencies) {
+      require(std::isfinite(frequency), caller, "rope.inverse_frequencies holds ", frequency,
+              ", must be finite");
+    }
     require(std::isfinite(scale) && scale > 0.0F, caller, "rope.scale is ", scale,
             ", must be finite and positive");
   }

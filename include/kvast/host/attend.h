@@ -51,12 +51,6 @@ inline int split_blocks(int blocks) {
 
 namespace detail {
 
-/// Streams ahead: the next block starts on another page, where the hardware prefetcher does not
-/// look.
-inline void prefetch(const std::byte* from, std::size_t bytes) {
-  for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(from + line, 0, 2);
-}
-
 template <class Simd>
 void scale_row(float* row, int columns, float factor) {
   for (int at = 0; at < columns; ++at) row[at] *= factor;
@@ -117,11 +111,6 @@ void run_task(const AttendTask& task, AttendWork& work) {
   for (int index = task.first_block; index < task.end_block; ++index) {
     const Block& block = sight.head->block(index);
     const bool coded = index < sight.head->coded.count;
-    if (index + 1 < task.end_block) {
-      const Block& next = sight.head->block(index + 1);
-      prefetch(next.keys, plan.key_bytes(coded));
-      prefetch(next.values, plan.value_bytes(coded));
-    }
     float* scores = buffer;
     if (work.saves)
       scores = work.saved.data() + ((first_saved + static_cast<std::size_t>(index)) * group +
@@ -141,10 +130,12 @@ void run_task(const AttendTask& task, AttendWork& work) {
       }
     }
     const Codec& codec = plan.value_codec(coded);
+    const std::byte* next_values = block_ahead(*sight.head, index).values;
     for_value_tiles(codec, static_cast<const std::byte*>(block.values), value_dim,
                     [&](const std::byte* tile, int first, int channels) {
                       codec.multiply(scores, kBlockTokens, task.rows, kBlockTokens, tile, channels,
-                                     outputs + first, value_dim);
+                                     outputs + first, value_dim,
+                                     next_values + (tile - block.values));
                     });
   }
 }

@@ -17,11 +17,12 @@ namespace detail {
 /// c[row][0..32) += a[row][0..depth) x codes, for Rows rows whose accumulators stay in registers.
 template <class Format, class Simd, int Rows>
 void multiply_rows(const float* a, std::ptrdiff_t a_stride, int depth, const std::byte* codes,
-                   float* c, std::ptrdiff_t c_stride) {
+                   float* c, std::ptrdiff_t c_stride, const std::byte* ahead) {
   using F = typename Simd::F;
   constexpr int kVectors = Simd::vectors(Rows);
   constexpr int kTurns = kBlockTokens / Simd::kLanes / kVectors;
   constexpr std::size_t kGroup = Format::group_bytes(kBlockTokens);
+  constexpr std::size_t kAhead = kGroup + tile_codes<Format>(1);  // a row's share of the tile
   for (int turn = 0; turn < kTurns; ++turn) {
     F sum[Rows][kVectors];
     float* to = c + turn * kVectors * Simd::kLanes;
@@ -31,7 +32,9 @@ void multiply_rows(const float* a, std::ptrdiff_t a_stride, int depth, const std
       }
     }
     const std::byte* group = codes;
-    for (int step = 0; step < depth; ++step, group += kGroup) {
+    const std::byte* next = ahead;
+    for (int step = 0; step < depth; ++step, group += kGroup, next += kAhead) {
+      __builtin_prefetch(next);
       F lanes[kVectors];
       for (int at = 0; at < kVectors; ++at) {
         lanes[at] = Format::template lanes<Simd>(group, turn * kVectors + at);
@@ -63,10 +66,12 @@ void with_rows(int rows, Body&& body) {
 
 /// c[row][0..columns) += a[row][0..depth) x tile, for any number of rows. The affine part never
 /// enters the inner loop: a[row][step] is multiplied by the scale of its group, and sum(a *
-/// minimum) is one number per row.
+/// minimum) is one number per row. `ahead` is the tile that will be read next, or any readable
+/// tile: it is prefetched row by row, since the hardware does not look beyond the page.
 template <class Format, class Simd>
 void tile_multiply(const float* a, std::ptrdiff_t a_stride, int rows, int depth,
-                   const std::byte* tile, int columns, float* c, std::ptrdiff_t c_stride) {
+                   const std::byte* tile, int columns, float* c, std::ptrdiff_t c_stride,
+                   const std::byte* ahead) {
   if (columns != kBlockTokens) {  // the narrow last tile of a head_dim that is no multiple of 32
     alignas(64) float numbers[kBlockTokens * kBlockTokens] = {};
     alignas(64) float sums[kBlockTokens];
@@ -75,7 +80,7 @@ void tile_multiply(const float* a, std::ptrdiff_t a_stride, int rows, int depth,
       std::fill_n(sums, kBlockTokens, 0.0F);
       detail::multiply_rows<F32, Simd, 1>(a + row * a_stride, a_stride, depth,
                                           reinterpret_cast<const std::byte*>(numbers), sums,
-                                          kBlockTokens);
+                                          kBlockTokens, ahead);
       for (int column = 0; column < columns; ++column) c[row * c_stride + column] += sums[column];
     }
     return;
@@ -88,22 +93,34 @@ void tile_multiply(const float* a, std::ptrdiff_t a_stride, int rows, int depth,
     float* to = c + first * c_stride;
     alignas(64) float scaled[Format::kPlanes == 0 ? 1 : Simd::kMaxRows * kMaxDepth];
     if constexpr (Format::kPlanes != 0) {
+      alignas(64) float scales[kMaxDepth + Simd::kLanes];
+      alignas(64) float minima[kMaxDepth + Simd::kLanes];
+      const auto* planes = reinterpret_cast<const half*>(tile);
+      for (int step = 0; step < depth;
+           step += Simd::kLanes) {  // may read into the codes, never past them
+        Simd::store(scales + step, Simd::load_half(planes + step));
+        Simd::store(minima + step, Simd::load_half(planes + depth + step));
+      }
       for (int row = 0; row < many; ++row) {
-        float bias = 0.0F;
-        for (int step = 0; step < depth; ++step) {
-          const Affine affine = detail::tile_affine<Format>(tile, depth, step);
-          const float factor = factors[row * a_stride + step];
-          scaled[row * kMaxDepth + step] = factor * to_float(affine.scale);
-          bias += factor * to_float(affine.minimum);
+        float partial[8] =
+            {};  // depth is a multiple of 8; eight sums, so that the compiler may use vectors
+        for (int step = 0; step < depth; step += 8) {
+          for (int at = 0; at < 8; ++at) {
+            const float factor = factors[row * a_stride + step + at];
+            scaled[row * kMaxDepth + step + at] = factor * scales[step + at];
+            partial[at] += factor * minima[step + at];
+          }
         }
+        float bias = 0.0F;
+        for (const float part : partial) bias += part;
         for (int column = 0; column < kBlockTokens; ++column) to[row * c_stride + column] += bias;
       }
       factors = scaled;
       factors_stride = kMaxDepth;
     }
     detail::with_rows<Simd::kMaxRows>(many, [&]<int Rows>() {
-      detail::multiply_rows<Format, Simd, Rows>(factors, factors_stride, depth, codes, to,
-                                                c_stride);
+      detail::multiply_rows<Format, Simd, Rows>(factors, factors_stride, depth, codes, to, c_stride,
+                                                first == 0 ? ahead : codes);
     });
   }
 }

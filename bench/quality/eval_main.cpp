@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// kvast-eval: quality of a compressed cache on a real model. One JSON object per line on standard
+// output, nothing else there (but for `demo`, which prints a table for people); progress and
+// warnings go to standard error.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "bench/quality/demo.h"
+#include "bench/quality/nll.h"
+#include "bench/quality/recall.h"
+#include "bench/quality/spec.h"
+
+namespace {
+
+using namespace kvast;
+using namespace kvast::quality;
+using Json = nlohmann::ordered_json;
+
+constexpr int kUsage = 2;
+
+struct Arguments {
+  std::string model;
+  std::string text;
+  std::string tasks;
+  std::string question_seen = "no";
+  int threads = 2;
+  NllOptions nll;
+  DemoOptions demo;
+};
+
+void print(const Json& line) {
+  std::printf("%s\n", line.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+}
+
+void list() {
+  for (const Listed& listed : list_specs())
+    print({{"kind", listed.kind}, {"name", listed.name}, {"keys", listed.keys}});
+}
+
+void nll(Model& model, const Arguments& arguments) {
+  const std::vector<int> tokens = model.tokenizer().encode(read_text(arguments.text));
+  (void)model.cache(arguments.nll.policy, arguments.nll.storage,
+                    arguments.nll.context);  // refuse a SPEC before the long run
+  std::fprintf(stderr, "full cache, %d + %d tokens\n", arguments.nll.context,
+               arguments.nll.continuation);
+  const Reference reference = run_reference(model, tokens, arguments.nll);
+  std::fprintf(stderr, "%s, %s\n", arguments.nll.policy.c_str(), arguments.nll.storage.c_str());
+  const NllResult result = run_nll(model, tokens, arguments.nll, reference);
+  print({{"policy", arguments.nll.policy},
+         {"storage", arguments.nll.storage},
+         {"context", arguments.nll.context},
+         {"chunk", arguments.nll.chunk},
+         {"threads", arguments.threads},
+         {"nll", result.nll},
+         {"kl", result.kl},
+         {"top1_agree", result.top1_agree},
+         {"tokens", result.tokens},
+         {"bytes_end", result.bytes_end},
+         {"bytes_peak", result.bytes_peak},
+         {"bytes_full_f16", result.bytes_full_f16},
+         {"kept_mean", result.kept_mean},
+         {"attend_ms", result.attend_ms},
+         {"commit_ms", result.commit_ms},
+         {"tokens_per_s", result.tokens_per_s},
+         {"prefill_s", result.prefill_s}});
+}
+
+void recall(Model& model, const Arguments& arguments) {
+  int hits = 0;
+  const std::vector<RecallTask> tasks = read_tasks(arguments.tasks);
+  for (std::size_t index = 0; index < tasks.size(); ++index) {
+    std::fprintf(stderr, "task %zu of %zu\n", index + 1, tasks.size());
+    const RecallResult result =
+        run_recall(model, tasks[index], arguments.nll.policy, arguments.nll.storage,
+                   arguments.question_seen == "yes", arguments.nll.chunk);
+    hits += result.hit ? 1 : 0;
+    print({{"task", index},
+           {"hit", result.hit},
+           {"answer", tasks[index].answer},
+           {"generated", result.generated},
+           {"prompt", result.prompt},
+           {"kept_mean", result.kept_mean},
+           {"bytes_end", result.bytes_end}});
+    std::fflush(stdout);
+  }
+  print({{"policy", arguments.nll.policy},
+         {"storage", arguments.nll.storage},
+         {"question_seen", arguments.question_seen == "yes"},
+         {"tasks", tasks.size()},
+         {"hits", hits},
+         {"recall", static_cast<double>(hits) / static_cast<double>(tasks.size())}});
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app("kvast-eval: what a compressed KV cache costs in quality");
+  bool only_list = false;
+  app.add_flag("--list", only_list, "print every policy and storage with its keys and defaults");
+  const auto common = [&](CLI::App* command) {
+    command->add_option("--model", arguments.model, "GGUF file")->required();
+    command->add_option("--threads", arguments.threads, "threads")->check(CLI::Range(1, 1024));
+  };
+  const auto cache_options = [&](CLI::App* command) {
+    command->add_option("--policy", arguments.nll.policy, "SPEC of the policy");
+    command->add_option("--storage", arguments.nll.storage, "SPEC of the storage");
+    command
+        ->add_option("--chunk", arguments.nll.chunk,
+                     "prefill in chunks of this many tokens; 0: at once")
+        ->check(CLI::Range(0, 1 << 20));
+  };
+  CLI::App* nll_command =
+      app.add_subcommand("nll", "nats per token and divergence from the full cache");
+  common(nll_command);
+  cache_options(nll_command);
+  nll_command->add_option("--text", arguments.text, "text file")->required();
+  nll_command->add_option("--context", arguments.nll.context, "tokens prefilled")
+      ->check(CLI::Range(1, 1 << 20));
+  nll_command->add_option("--continuation", arguments.nll.continuation, "tokens scored")
+      ->check(CLI::Range(1, 1 << 20));
+  CLI::App* recall_command = app.add_subcommand("recall", "answers that stand in the context");
+  common(recall_command);
+  cache_options(recall_command);
+  recall_command->add_option("--tasks", arguments.tasks, "JSON lines of context, question, answer")
+      ->required();
+  recall_command
+      ->add_option("--question-seen", arguments.question_seen,
+                   "whether the policy acts after the question")
+      ->check(CLI::IsMember({"yes", "no"}));
+  CLI::App* demo_command = app.add_subcommand("demo", "a table for people");
+  common(demo_command);
+  demo_command->add_option("--text", arguments.demo.text, "text file")->required();
+  demo_command->add_option("--questions", arguments.demo.questions,
+                           "JSON lines of question, answer");
+  demo_command->add_option("--context", arguments.demo.context, "tokens prefilled")
+      ->check(CLI::Range(1, 1 << 20));
+  demo_command->add_option("--continuation", arguments.demo.continuation, "tokens scored")
+      ->check(CLI::Range(1, 1 << 20));
+  app.require_subcommand(0, 1);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+  try {
+    if (only_list) {
+      list();
+      return 0;
+    }
+    if (app.get_subcommands().empty()) {
+      std::fprintf(stderr, "%s", app.help().c_str());
+      return kUsage;
+    }
+    Model model(arguments.model, arguments.threads);
+    if (nll_command->parsed()) nll(model, arguments);
+    if (recall_command->parsed()) recall(model, arguments);
+    if (demo_command->parsed()) run_demo(model, arguments.demo);
+  } catch (const SpecError& error) {
+    std::fprintf(stderr, "kvast-eval: %s\n", error.what());
+    return kUsage;
+  } catch (const UsageError& error) {
+    std::fprintf(stderr, "kvast-eval: %s\n", error.what());
+    return kUsage;
+  } catch (const Error& error) {
+    std::fprintf(stderr, "kvast-eval: %s\n", error.what());
+    return kUsage;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "kvast-eval: %s\n", error.what());
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/quality/recall.h"
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace kvast::quality {
+
+namespace {
+constexpr int kAnswerTokens = 16;
+}
+
+std::vector<RecallTask> read_tasks(const std::string& file, const std::string& context) {
+  std::istringstream lines(read_text(file));
+  std::vector<RecallTask> tasks;
+  std::string line;
+  for (int number = 1; std::getline(lines, line); ++number) {
+    if (line.empty()) continue;
+    try {
+      const auto json = nlohmann::json::parse(line);
+      tasks.push_back({context.empty() ? json.at("context").get<std::string>() : context,
+                       json.at("question").get<std::string>(),
+                       json.at("answer").get<std::string>()});
+    } catch (const nlohmann::json::exception& error) {
+      throw UsageError(file + ", line " + std::to_string(number) + ": " + error.what());
+    }
+  }
+  if (tasks.empty()) throw UsageError(file + " holds no tasks");
+  return tasks;
+}
+
+bool ask(Model& model, AnyCache& cache, const RecallTask& task, std::string& generated) {
+  const auto fork = cache.fork();
+  if (fork == nullptr) throw std::runtime_error("the pool is exhausted: no fork for a question");
+  feed_prompt(model, *fork, model.tokenizer().encode(task.question));
+  generated = generate(model, *fork, kAnswerTokens);
+  return generated.find(task.answer) != std::string::npos;
+}
+
+RecallResult run_recall(Model& model, const RecallTask& task, const std::string& policy,
+                        const std::string& storage, bool question_seen, int chunk) {
+  std::vector<int> context = model.tokenizer().encode(task.context);
+  const std::vector<int> question = model.tokenizer().encode(task.question);
+  RecallResult result;
+  if (question_seen) context.insert(context.end(), question.begin(), question.end());
+  result.prompt = static_cast<int>(context.size());
+  const auto cache = model.cache(policy, storage, result.prompt);
+  feed_prompt(model, *cache, context, chunk);
+  if (!question_seen) feed_prompt(model, *cache, question);
+  result.generated = generate(model, *cache, kAnswerTokens);
+  result.hit = result.generated.find(task.answer) != std::string::npos;
+  result.kept_mean = cache->kept_mean();
+  result.bytes_end = static_cast<double>(cache->bytes_in_use());
+  return result;
+}
+
+}  // namespace kvast::quality

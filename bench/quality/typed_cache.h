@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// AnyCache around one KVCache<Policy, Storage>. Each storage's translation unit instantiates it for
+// every policy.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "bench/quality/any_cache.h"
+#include "bench/quality/policy_specs.h"
+
+namespace kvast::quality {
+
+template <class Policy, class Storage>
+class TypedCache final : public AnyCache {
+ public:
+  using Cache = KVCache<Policy, Storage>;
+
+  TypedCache(Cache cache, bool compacted) : cache_(std::move(cache)), compacted_(compacted) {}
+
+  Status begin(const PassOptions& options) override {
+    auto pass = cache_.begin(options);
+    if (!pass) return pass.status();
+    pass_.emplace(std::move(*pass));
+    return {};
+  }
+  void append(int layer, const float* keys, const float* values) override {
+    pass_->append(layer, keys, values);
+    peak_ = std::max(peak_, cache_.bytes_in_use());
+  }
+  void attend(int layer, const float* queries, float* output) override {
+    pass_->attend(layer, queries, output);
+  }
+  void commit(int layer) override {
+    pass_->commit(layer);
+    peak_ = std::max(peak_, cache_.bytes_in_use());
+  }
+  std::unique_ptr<AnyCache> fork() override {
+    pass_.reset();
+    auto copy = cache_.fork();
+    if (!copy) return nullptr;
+    return std::make_unique<TypedCache>(std::move(*copy), compacted_);
+  }
+  bool wants_unrotated() const override { return compacted_; }
+  int length() const override { return cache_.length(); }
+  std::size_t bytes_in_use() const override { return cache_.bytes_in_use(); }
+  std::size_t bytes_peak() const override { return peak_; }
+  double kept_mean() const override {
+    double tokens = 0;
+    int heads = 0;
+    for (int layer = 0; layer < cache_.layers(); ++layer) {
+      for (int head = 0; head < cache_.shape(layer).heads; ++head, ++heads)
+        tokens += cache_.tokens(layer, head);
+    }
+    return tokens / heads;
+  }
+  Stats stats() const override { return cache_.stats(); }
+
+ private:
+  Cache cache_;
+  std::optional<typename Cache::Pass> pass_;
+  bool compacted_;
+  std::size_t peak_ = 0;
+};
+
+/// The policy that `policy` names, over `storage`.
+template <class Storage>
+std::unique_ptr<AnyCache> make_typed(const std::string& policy, Storage storage,
+                                     const CacheSetup& setup) {
+  std::unique_ptr<AnyCache> made;
+  with_policy(
+      policy, setup.prompt_tokens, [&]<class Policy>(const Policy& value, Positions positions) {
+        const bool compacted = positions == Positions::compacted;
+        CacheOptions options;
+        options.positions = positions;
+        options.executor = setup.executor;
+        if (compacted) options.rope = setup.rope;
+        made = std::make_unique<TypedCache<Policy, Storage>>(
+            KVCache<Policy, Storage>(setup.shape, value, storage, *setup.pool, options), compacted);
+      });
+  return made;
+}
+
+}  // namespace kvast::quality
