@@ -3,6 +3,7 @@
 // storage's.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <span>
 #include <utility>
@@ -88,7 +89,7 @@ class KVCache {
     free_blocks();
     for (LayerState& layer : layers_) {
       layer.ring = {};
-      layer.last_act = 0;
+      layer.last_act = -1;
       layer.stage = Stage::idle;
       layer.observed = false;
     }
@@ -189,6 +190,14 @@ class KVCache {
     const int heads = static_cast<int>(state.heads.size());
     require(head >= 0 && head < heads, caller, "head is ", head, ", must lie in [0, ", heads, ")");
     return state.heads[static_cast<std::size_t>(head)];
+  }
+  /// Live tokens of the largest head: compacted positions reach so far, however long the sequence.
+  int most_live() const {
+    int most = 0;
+    for (const LayerState& layer : layers_) {
+      for (const Head& head : layer.heads) most = std::max(most, head.live());
+    }
+    return most;
   }
   void free_blocks() {
     for (LayerState& layer : layers_) {

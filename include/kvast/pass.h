@@ -172,9 +172,13 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                            Caller caller) {
     require(view.data != nullptr, caller, name, " must not be null");
     if (view.head_stride == 0) view.head_stride = dim;
-    if (view.token_stride == 0) view.token_stride = heads * view.head_stride;
-    require(view.head_stride >= 0 && view.token_stride >= 0, caller, name, ": strides are ",
-            view.token_stride, " and ", view.head_stride, ", must not be negative");
+    constexpr std::int64_t kMost = std::int64_t{1} << 40U;  // products with it cannot overflow
+    if (view.token_stride == 0 && view.head_stride <= kMost)
+      view.token_stride = heads * view.head_stride;
+    require(view.head_stride >= 0 && view.head_stride <= kMost && view.token_stride >= 0 &&
+                view.token_stride <= kMost,
+            caller, name, ": strides are ", view.token_stride, " and ", view.head_stride,
+            ", must lie in [0, 2^40]");
     const std::int64_t needed =
         (tokens - 1) * view.token_stride + (heads - 1) * view.head_stride + dim;
     require(view.elements < 0 || view.elements >= needed, caller, name, " has ", view.elements,
@@ -328,7 +332,7 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
   new_positions_.assign(options.positions.begin(), options.positions.end());
   for (int next = length_; new_positions_.size() < count; ++next) new_positions_.push_back(next);
   kinds_.assign(options.kinds.begin(), options.kinds.end());
-  if (!rope_.empty()) rope_.grow(new_positions_.back() + 2 * kBlockTokens);
+  if (!rope_.empty()) rope_.grow(most_live() + options.tokens + 2 * kBlockTokens);
   ends_prompt_ = options.last_of_prompt;
   more_of_prompt_ = options.more_of_prompt;
   committed_ = 0;

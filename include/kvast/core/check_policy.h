@@ -115,6 +115,8 @@ consteval bool check_policy() {
                   "kvast policy: State must be trivially copyable, it moves with its token");
     static_assert(sizeof(typename Policy::State) <= 256,
                   "kvast policy: State must be at most 256 bytes, there is one per token and head");
+    static_assert(alignof(typename Policy::State) <= 16,
+                  "kvast policy: State must be aligned to at most 16 bytes, as its memory is");
     static_assert(!Policy::needs.attention || detail::Observes<Policy>,
                   "kvast policy: needs attention, so it must have "
                   "void observe(State&, Attention) const");

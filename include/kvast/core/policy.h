@@ -87,8 +87,8 @@ struct Pooling {
   Kind kind = Kind::average;
 };
 
-/// A head as a whole-head policy sees it: live tokens in order of position, their states, the
-/// budget (negative: none).
+/// A head as a whole-head policy sees it: live tokens in order of position, their states, and the
+/// tokens to come down to (negative: no budget).
 template <class State>
 struct HeadView {
   std::span<const Token> tokens;

@@ -40,7 +40,7 @@ struct Arrivals {
   View keys;    ///< strides filled in; null data: External storage that needs no norms
   View values;  ///< null data: External storage
   std::span<const int> positions;
-  std::span<const TokenKind> kinds;  ///< empty: other
+  std::span<const TokenKind> kinds{};  ///< empty: other
   const RopeTable* rope = nullptr;   ///< compacted positions: keys are stored rotated by their slot
 };
 
@@ -49,6 +49,7 @@ inline void append_tokens(const LayerPlan& plan, Head& head, int head_index,
                           const Arrivals& arrivals, Account& account) {
   alignas(64) float numbers[512];
   const SideLayout& side = plan.side;
+  head.capacity_before = head.dense.capacity;
   for (int token = 0; token < static_cast<int>(arrivals.positions.size()); ++token) {
     BlockList& list = head.dense;
     if (list.count == 0 || list[list.count - 1].used == kBlockTokens)
@@ -89,7 +90,10 @@ inline void take_back(const LayerPlan& plan, Head& head, int count, Account& acc
   while (count > 0) {
     Block& block = head.dense[head.dense.count - 1];
     const int here = std::min(count, static_cast<int>(block.used));
-    for (int slot = block.used - here; slot < block.used; ++slot) block.live &= ~(1U << slot);
+    for (int slot = block.used - here; slot < block.used; ++slot) {
+      block.live &= ~(1U << slot);
+      block.position[slot] = 0;  // dead slots are read as well, e.g. the bias at their position
+    }
     block.used -= here;
     count -= here;
     if (block.used == 0) {
@@ -97,6 +101,7 @@ inline void take_back(const LayerPlan& plan, Head& head, int count, Account& acc
       --head.dense.count;
     }
   }
+  shrink_list(head.dense, head.capacity_before, account);
 }
 
 }  // namespace kvast

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvast/core/executor.h"
+#include "kvast/core/view.h"
 #include "kvast/host/scores.h"
 
 namespace kvast {

@@ -93,7 +93,7 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
     constexpr bool kShared = detail::scope_of<Policy>() == Scope::layer;
     const auto rank = [&](int head) {
       RankWork& ranks = work[static_cast<std::size_t>(head)].rank;
-      rank_tokens(policy, plan, head_at(head), context.newest, action.budget, ranks);
+      rank_tokens(policy, plan, head_at(head), context.newest, action.target, ranks);
       pool_ranks(head_at(head), detail::pooling_of(policy), ranks);
     };
     if (action.acts && kShared && exceeded(head_at(0))) {

@@ -28,7 +28,7 @@ struct LayerState {
   std::vector<std::byte> shadow;  ///< [blocks of all heads, 32, state]
   QueryRing ring;
   QueryRing pending_ring;                ///< becomes `ring` at the commit
-  int last_act = 0;                      ///< position at which a policy without budget acted last
+  int last_act = -1;                     ///< position at which a policy without budget acted last
   std::vector<std::vector<Move>> moves;  ///< [heads] of the last commit
 
   int blocks() const {

@@ -92,6 +92,19 @@ inline void drop_empty_blocks(const LayerPlan& plan, BlockList& list, bool coded
   }
 }
 
+/// Back to a smaller array, which this pass gave back when it grew: so it can be had again.
+inline void shrink_list(BlockList& list, int capacity, Account& account) {
+  if (list.capacity <= capacity) return;
+  Block** smaller = nullptr;
+  if (capacity > 0) {
+    smaller = reinterpret_cast<Block**>(account.take(list_bytes(capacity)));
+    std::memcpy(smaller, list.data, list_bytes(list.count));
+  }
+  account.give(reinterpret_cast<std::byte*>(list.data), list_bytes(list.capacity));
+  list.data = smaller;
+  list.capacity = capacity;
+}
+
 inline void clear_list(const LayerPlan& plan, BlockList& list, bool coded, Account& account) {
   for (int index = 0; index < list.count; ++index) free_block(plan, list[index], coded, account);
   account.give(reinterpret_cast<std::byte*>(list.data), list_bytes(list.capacity));

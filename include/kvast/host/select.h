@@ -36,25 +36,34 @@ inline void pool_ranks(const Head& head, Pooling pooling, RankWork& work) {
   for (int at = 0; at < count; ++at) {
     const int begin = std::max(0, at - pooling.width / 2);
     const int end = std::min(count, at + pooling.width / 2 + 1);
-    float pooled = votes[static_cast<std::size_t>(begin)];
+    double pooled = votes[static_cast<std::size_t>(begin)];  // or equal windows would not tie
     for (int neighbour = begin + 1; neighbour < end; ++neighbour) {
-      const float vote = votes[static_cast<std::size_t>(neighbour)];
+      const double vote = votes[static_cast<std::size_t>(neighbour)];
       pooled = pooling.kind == Pooling::Kind::average ? pooled + vote : std::max(pooled, vote);
     }
-    if (pooling.kind == Pooling::Kind::average) pooled /= static_cast<float>(pooling.width);
-    work.ranks[static_cast<std::size_t>(work.order[static_cast<std::size_t>(at)].slot)] = pooled;
+    if (pooling.kind == Pooling::Kind::average) pooled /= pooling.width;
+    work.ranks[static_cast<std::size_t>(work.order[static_cast<std::size_t>(at)].slot)] =
+        static_cast<float>(pooled);
   }
 }
 
-/// One set per layer: every head's rank becomes the mean over heads. Heads that keep one set hold
-/// the same tokens in the same slots.
+/// One set per layer: every head's rank becomes the mean over heads; a pin of any head holds for
+/// all, and so does a drop where no head pins. Heads that keep one set hold the same tokens in the
+/// same slots.
 inline void share_ranks(std::span<RankWork* const> heads) {
   std::vector<float>& first = heads[0]->ranks;
   for (std::size_t slot = 0; slot < first.size(); ++slot) {
-    if (detail::is_landmark(first[slot])) continue;
+    bool pinned = false;
+    bool dropped = false;
     float sum = 0.0F;
-    for (const RankWork* head : heads) sum += head->ranks[slot];
-    first[slot] = sum / static_cast<float>(heads.size());
+    for (const RankWork* head : heads) {
+      const std::int32_t key = rank_key(head->ranks[slot]);
+      pinned = pinned || key >= kPinKey;
+      dropped = dropped || key <= kDropKey;
+      sum += head->ranks[slot];
+    }
+    const float landmark = pinned ? kPin : kDrop;
+    first[slot] = pinned || dropped ? landmark : sum / static_cast<float>(heads.size());
   }
   for (RankWork* head : heads.subspan(1)) head->ranks = first;
 }

@@ -23,7 +23,8 @@ struct Corm {
   };
 
   KVAST_HD void observe(State& s, Attention a) const {
-    if (a.weight * static_cast<float>(a.visible) >= 1.0F) s.last = a.step;
+    // an exactly uniform share counts, and may come a few roundings short out of a log-sum-exp
+    if (a.weight * static_cast<float>(a.visible) >= 1.0F - 1e-5F) s.last = a.step;
   }
   KVAST_HD float rank(Token t, State s) const {
     const int step = t.position + t.age;  // of the newest query
@@ -31,7 +32,8 @@ struct Corm {
   }
   int window_rows() const { return window; }
   void validate(Caller caller) const {
-    require(window >= 1, caller, "Corm.window is ", window, ", must be at least 1");
+    require(window >= 1 && window <= (1 << 30), caller, "Corm.window is ", window,
+            ", must lie in [1, 2^30]");
     require(recent >= 1, caller, "Corm.recent is ", recent, ", must be at least 1");
   }
 };

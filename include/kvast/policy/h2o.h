@@ -30,6 +30,8 @@ struct H2O {
   void validate(Caller caller) const {
     require(heavy >= 0, caller, "H2O.heavy is ", heavy, ", must be at least 0");
     require(recent >= 0, caller, "H2O.recent is ", recent, ", must be at least 0");
+    require(heavy <= (1 << 30) && recent <= (1 << 30) - heavy, caller, "H2O.heavy + H2O.recent is ",
+            heavy, " + ", recent, ", must be at most 2^30");
   }
 };
 static_assert(check_policy<H2O>());

@@ -16,14 +16,17 @@ struct LayerSet {
   KVAST_HD constexpr bool contains(int layer) const {
     return layer >= 0 && layer < 256 && ((words[layer / 64] >> (layer % 64)) & 1U) != 0;
   }
-  constexpr LayerSet& add(int layer) {
+  /// Throws Error for a layer that the set cannot hold.
+  constexpr LayerSet& add(int layer, Caller caller = Caller::here()) {
+    if (layer < 0 || layer >= 256)
+      fail(caller, "LayerSet: layer is ", layer, ", must lie in [0, 256)");
     words[layer / 64] |= std::uint64_t{1} << (layer % 64);
     return *this;
   }
   /// The first `count` layers.
-  static constexpr LayerSet first(int count) {
+  static constexpr LayerSet first(int count, Caller caller = Caller::here()) {
     LayerSet set;
-    for (int layer = 0; layer < count; ++layer) set.add(layer);
+    for (int layer = 0; layer < count; ++layer) set.add(layer, caller);
     return set;
   }
 };

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decode attention: bytes per second, and the share of what this machine's threads can stream, per
+// shape and length. Every case is compared with the reference in double before it is timed, and
+// refused where it is wrong.
+#include <benchmark/benchmark.h>
+
+#include <chrono>
+
+#include "bench/ops/filled_cache.h"
+#include "bench/ops/stream.h"
+
+namespace {
+
+using namespace kvast;
+using namespace kvast::bench;
+
+constexpr double kTolerance = 1e-4;  // the reference reads the same stored numbers
+
+template <class Policy, class Storage>
+void attend(benchmark::State& state, Policy policy, Storage storage, double bits) {
+  Sizes sizes{.query_heads = static_cast<int>(state.range(0)),
+              .heads = static_cast<int>(state.range(1)),
+              .head_dim = static_cast<int>(state.range(2)),
+              .tokens = static_cast<int>(state.range(3))};
+  sizes.layers = layers_for(sizes);
+  FilledCache<Policy, Storage> filled(sizes, policy, storage);
+  const double error = filled.error();
+  if (!(error <= kTolerance)) {
+    state.SkipWithError(("wrong result, relative error " + std::to_string(error)).c_str());
+    return;
+  }
+  filled.set_payload_per_token(2 * sizes.head_dim * bits / 8);
+  const double roof_before = streaming_bandwidth();
+  double bytes = 0;
+  double seconds = 0;
+  for (auto _ : state) {
+    double step = 0;
+    auto pass = filled.cache().begin({});
+    for (int layer = 0; layer < sizes.layers; ++layer) {
+      pass->append(layer, filled.keys().data(), filled.values().data());
+      const auto start = std::chrono::steady_clock::now();
+      pass->attend(layer, filled.queries().data(), filled.outputs().data());
+      step += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      pass->commit(layer);
+    }
+    bytes += filled.bytes_read();
+    seconds += step;
+    state.SetIterationTime(step);
+  }
+  const double roof = (roof_before + streaming_bandwidth()) / 2;
+  state.SetBytesProcessed(static_cast<std::int64_t>(bytes));
+  state.counters["layers"] = sizes.layers;
+  state.counters["stream_GB/s"] = roof / 1e9;
+  state.counters["of_stream"] = bytes / seconds / roof;
+  state.counters["error"] = error;
+}
+
+void shapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"Q", "H", "D", "T"})
+      ->UseManualTime()
+      ->Unit(benchmark::kMillisecond)
+      ->MinTime(0.5);
+  for (const int tokens : {1024, 4096, 16384, 65536}) {
+    bench->Args({9, 3, 64, tokens});
+    bench->Args({32, 8, 128, tokens});
+  }
+}
+
+constexpr int kNever = 1 << 28;
+
+BENCHMARK_CAPTURE(attend, f16, Full{}, Dense<half>{}, 16.0)->Apply(shapes);
+BENCHMARK_CAPTURE(attend, f32, Full{}, Dense<float>{}, 32.0)->Apply(shapes);
+BENCHMARK_CAPTURE(attend, kivi4, Full{}, Kivi<4>{}, 5.0)->Apply(shapes);
+// with the weights that a policy asked for; the difference to the line above is what they cost
+BENCHMARK_CAPTURE(attend, f16_weights, (H2O{.heavy = kNever, .recent = kNever}), Dense<half>{},
+                  16.0)
+    ->Apply(shapes);
+
+}  // namespace
+
+BENCHMARK_MAIN();

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// rank + select of one head under H2O: one token over budget, as in a decode step, and half of a
+// prompt at once. Checked against a plain sort.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+
+#include "bench/ops/one_head.h"
+
+namespace {
+
+using namespace kvast;
+using namespace kvast::bench;
+
+constexpr int kRecent = 64;
+
+/// The lowest masses among all but the newest tokens, by sorting.
+std::vector<int> expected(OneHead& one, int tokens, int excess) {
+  std::vector<std::pair<double, int>> masses;
+  for (int slot = 0; slot < tokens - kRecent; ++slot) {
+    Block& block = one.head().block(slot / kBlockTokens);
+    masses.emplace_back(
+        static_cast<double>(state_at<H2O>(one.plan().side, block, slot % kBlockTokens).mass), slot);
+  }
+  std::sort(masses.begin(), masses.end());
+  std::vector<int> slots;
+  for (int at = 0; at < excess; ++at) slots.push_back(masses[static_cast<std::size_t>(at)].second);
+  std::sort(slots.begin(), slots.end());
+  return slots;
+}
+
+void rank_select(benchmark::State& state) {
+  const int tokens = static_cast<int>(state.range(0));
+  const int excess = state.range(1) == 0 ? 1 : tokens / 2;
+  OneHead one(tokens);
+  const H2O policy{.heavy = tokens, .recent = kRecent};
+  RankWork work;
+  const auto step = [&] {
+    rank_tokens(policy, one.plan(), one.head(), tokens - 1, tokens - excess, work);
+    select_victims(one.head(), tokens - excess, work);
+  };
+  step();
+  if (work.victims != expected(one, tokens, excess)) {
+    state.SkipWithError("wrong result");
+    return;
+  }
+  for (auto _ : state) {
+    step();
+    benchmark::DoNotOptimize(work.victims.data());
+  }
+  state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(tokens),
+                                                  benchmark::Counter::kIsIterationInvariantRate);
+}
+
+BENCHMARK(rank_select)
+    ->ArgNames({"T", "half"})
+    ->ArgsProduct({{512, 4096, 16384}, {0, 1}})
+    ->Unit(benchmark::kMicrosecond);
+
+}  // namespace
+
+BENCHMARK_MAIN();
