@@ -2,6 +2,7 @@
 #include "bench/quality/demo.h"
 
 #include <unistd.h>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -40,6 +41,17 @@ void progress(int row, const Row& what, const char* doing) {
                kRowCount, what.policy, what.storage, doing, terminal ? "" : "\n");
 }
 
+/// Every n-th task, so that at most `most` are left and the whole text is asked about.
+std::vector<RecallTask> spread(const std::vector<RecallTask>& all, int most) {
+  std::vector<RecallTask> some;
+  const int count = std::min(most, static_cast<int>(all.size()));
+  for (int at = 0; at < count; ++at) {
+    some.push_back(
+        all[static_cast<std::size_t>(at) * all.size() / static_cast<std::size_t>(count)]);
+  }
+  return some;
+}
+
 }  // namespace
 
 void run_demo(Model& model, const DemoOptions& options) {
@@ -48,7 +60,9 @@ void run_demo(Model& model, const DemoOptions& options) {
   progress(0, {"full", "f32"}, "reference");
   const Reference reference = run_reference(model, tokens, nll);
   std::vector<RecallTask> tasks;
-  if (!options.questions.empty()) tasks = read_tasks(options.questions, " ");
+  if (!options.questions.empty()) {
+    tasks = spread(read_tasks(options.questions, " "), options.most_questions);
+  }
   std::printf("%d tokens of context, %d scored, %zu questions asked of the compressed context\n\n",
               options.context, options.continuation, tasks.size());
   std::printf("%-31s %-12s %8s %9s %7s %8s %7s %9s %10s %7s\n", "policy", "storage", "kept", "MiB",

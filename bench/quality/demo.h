@@ -12,8 +12,9 @@ namespace kvast::quality {
 struct DemoOptions {
   std::string text;       ///< file
   std::string questions;  ///< file; empty: none are asked
-  int context = 4096;
+  int context = 4000;
   int continuation = 128;
+  int most_questions = 12;  ///< asked of each cache, spread over the file
 };
 
 void run_demo(Model& model, const DemoOptions& options);

@@ -138,6 +138,9 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 1 << 20));
   demo_command->add_option("--continuation", arguments.demo.continuation, "tokens scored")
       ->check(CLI::Range(1, 1 << 20));
+  demo_command
+      ->add_option("--questions-asked", arguments.demo.most_questions, "of each cache, at most")
+      ->check(CLI::Range(0, 1 << 20));
   app.require_subcommand(0, 1);
   try {
     app.parse(argc, argv);

@@ -106,6 +106,9 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
               "observe: weights.head_stride must be given for ", state.plan.shape.query_heads,
               " query heads");
       const int window = detail::window_of(cache_->policy_);
+      require(!detail::replays<PolicyType>() || count >= window || cache_->length_ == 0, caller,
+              "observe: the policy votes with its last ", window, " queries, this pass has ", count,
+              ", and weights of earlier passes are not kept: give them in one pass");
       if (cache_->observes_now()) {
         observe_weights<Arch>(cache_->policy_, state, positions, weights, cache_->reduce_,
                               window < 0 ? 0 : std::max(0, count - window), cache_->executor_);

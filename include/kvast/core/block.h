@@ -75,7 +75,8 @@ struct BlockList {
 struct Head {
   BlockList coded;
   BlockList dense;
-  int capacity_before = 0;  ///< of `dense` when the last append began: a dropped pass goes back to it
+  int capacity_before =
+      0;  ///< of `dense` when the last append began: a dropped pass goes back to it
 
   int blocks() const { return coded.count + dense.count; }
   /// Coded blocks come first in this numbering; slots are numbered 32 * block + slot.

@@ -46,6 +46,22 @@ concept RanksByHead = HasHead<Policy> &&
   { policy.rank(token, state, head) } -> std::same_as<float>;
 };
 
+// an optional fact that is there, but cannot be asked: it would be ignored silently
+template <class Policy>
+concept HasOddBudget = requires {
+  &Policy::budget;
+}
+&&!requires(const Policy policy) {
+  { policy.budget(Layer{}) } -> std::same_as<Budget>;
+};
+template <class Policy>
+concept HasOddWindow = requires {
+  &Policy::window_rows;
+}
+&&!requires(const Policy policy) {
+  { policy.window_rows() } -> std::same_as<int>;
+};
+
 template <class Policy>
 concept SelectsWholeHeads = requires(const Policy policy, HeadView<typename Policy::State> view,
                                      std::span<bool> keep) {
@@ -123,6 +139,10 @@ consteval bool check_policy() {
     static_assert(Policy::needs.attention || !detail::Observes<Policy>,
                   "kvast policy: has observe() but does not need attention, so it would never be "
                   "called: set needs.attention");
+    static_assert(!detail::HasOddBudget<Policy>,
+                  "kvast policy: budget must be Budget budget(Layer) const");
+    static_assert(!detail::HasOddWindow<Policy>,
+                  "kvast policy: window_rows must be int window_rows() const");
     static_assert(!detail::HasHead<Policy> || detail::RanksByHead<Policy>,
                   "kvast policy: has a Head, so it must have Head summarize(Token, State) const, "
                   "Head merge(Head, Head) const and float rank(Token, State, Head) const");

@@ -43,9 +43,10 @@ struct Layer {
   int layers = 1;
 };
 
-/// Landmarks of `rank`. They are finite, so that they survive -ffast-math.
+/// Landmarks of `rank`. They are finite, so that they survive -ffast-math. A policy with a budget
+/// acts only on heads that exceed it; one without acts whenever its `when` says.
 inline constexpr float kPin = 3.402823466e+38F;    ///< never evicted, whatever the budget
-inline constexpr float kDrop = -3.402823466e+38F;  ///< never kept
+inline constexpr float kDrop = -3.402823466e+38F;  ///< goes whenever the policy acts
 
 /// Tokens that a policy may keep per head; negative: no limit.
 struct Budget {

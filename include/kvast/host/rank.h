@@ -82,9 +82,16 @@ void rank_tokens(const Policy& policy, const LayerPlan& plan, const Head& head, 
     for (int index = 0; index < head.blocks(); ++index) {
       Block& block = head.block(index);
       float* ranks = work.ranks.data() + index * kBlockTokens;
-      for (int slot = 0; slot < kBlockTokens; ++slot) {
+      const auto rank = [&](int slot) {
         ranks[slot] =
             policy.rank(token_at(side, block, slot, newest), state_at<Policy>(side, block, slot));
+      };
+      if (block.live == kAllLive) {
+        for (int slot = 0; slot < kBlockTokens; ++slot) rank(slot);
+      } else {
+        for (std::uint32_t live = block.live; live != 0; live &= live - 1U) {
+          rank(std::countr_zero(live));
+        }
       }
     }
   } else {

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+# The steps of ./dev check, read by ./dev: each is a function step_<name> that fails with a message.
+# shellcheck shell=sh disable=SC2154,SC2086,SC2016  # variables of ./dev; lists of words; a script in quotes
+
+check_steps='formatting caps headers package noexcept portable asan'
+
+# check [steps]: runs them all, each in a shell of its own, and fails at the end when one did.
+check() {
+  [ $# -gt 0 ] || set -- $check_steps
+  passed=0
+  failed=
+  for step; do
+    case " $check_steps " in *" $step "*) ;; *) stop "check: no step '$step'; there are: $check_steps" ;; esac
+    say "check: $step"
+    start=$(date +%s)
+    # In a process of its own: as a condition, the step would go on after its first failed command.
+    set +e
+    (set -e; "step_$step")
+    status=$?
+    set -e
+    if [ $status = 0 ]; then
+      passed=$((passed + 1))
+      say "check: $step passed in $(($(date +%s) - start)) s"
+    else
+      failed="$failed $step"
+      say "check: $step FAILED" >&2
+    fi
+  done
+  set -- $failed
+  say "check: $passed passed, $# failed${failed:+:$failed}"
+  [ $# = 0 ]
+}
+
+# Sources that are in the repository or about to be.
+sources() {
+  git ls-files -co --exclude-standard "$@" | while read -r file; do
+    if [ -f "$file" ]; then echo "$file"; fi
+  done
+}
+
+step_formatting() {
+  unformatted=$(sources '*.h' '*.cpp' '*.cuh' '*.cu' | while read -r file; do
+    clang-format-14 --dry-run --Werror "$file" 2>/dev/null || echo "  $file"
+  done)
+  [ -z "$unformatted" ] || stop "./dev format repairs these:
+$unformatted"
+}
+
+step_caps() {
+  bad=$(mktemp)
+  sources '*.h' '*.cpp' '*.cuh' '*.cu' '*.py' '*.sh' '*.cmake' '*CMakeLists.txt' dev | while read -r file; do
+    lines=$(wc -l <"$file")
+    [ "$lines" -le 400 ] || echo "$file has $lines lines, at most 400 are allowed"
+    case $file in
+      tests/compile_fail/*.cpp) ;;
+      *.h | *.cpp | *.cuh | *.cu)
+        head -n 1 "$file" | grep -qx '// SPDX-License-Identifier: Apache-2.0' ||
+          echo "$file: the first line must be // SPDX-License-Identifier: Apache-2.0"
+        ;;
+    esac
+  done >"$bad"
+  sources 'include/*' 'cuda/*' | xargs grep -nE '^[[:space:]]*#[[:space:]]*define' | grep -vE 'define KVAST_HD( |$)' |
+    sed 's/$/   <- the only macro may be KVAST_HD/' >>"$bad" || true
+  sources 'include/*' |
+    xargs grep -niE '#[[:space:]]*include[[:space:]]*[<"](cuda|cub/|thrust/|nv|cooperative_groups|mma|device_)' |
+    sed 's/$/   <- include\/ must not include CUDA headers/' >>"$bad" || true
+  cat "$bad" >&2
+  [ ! -s "$bad" ] || { rm -f "$bad"; return 1; }
+  rm -f "$bad"
+}
+
+warnings='-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'
+
+step_headers() {
+  export CXX="${CXX:-g++}" warnings
+  [ -n "$(sources 'include/*.h')" ] || stop "there are no headers"
+  sources 'include/*.h' | sed 's,^include/,,' | xargs -P "$jobs" -n 1 sh -c '
+    headers_alone() {
+      printf "#include \"%s\"\n" "$1" | "$2" -std=c++20 $warnings -Iinclude $3 $openmp -fsyntax-only -x c++ - ||
+        { echo "$1 does not compile alone: $2 $3" >&2; exit 1; }
+    }
+    openmp=
+    case $1 in */openmp*) openmp=-fopenmp ;; *calibrate* | */eigen*) openmp="-isystem /usr/include/eigen3" ;; esac
+    machine=$(uname -m)
+    case $machine:$1 in
+      x86_64:*_avx2.h) variants="$CXX:-march=x86-64-v3 clang++:-march=x86-64-v3" ;;
+      x86_64:*_avx512.h) variants="$CXX:-march=x86-64-v4 clang++:-march=x86-64-v4" ;;
+      *:*_avx*.h) variants= ;;
+      x86_64:*) variants="$CXX: clang++: $CXX:-march=x86-64-v3 clang++:-march=x86-64-v4" ;;
+      *) variants="$CXX: clang++:" ;;
+    esac
+    for variant in $variants; do headers_alone "$1" "${variant%%:*}" "${variant#*:}"; done
+  ' headers
+}
+
+# consumer <name> [cmake arguments]: configures, builds and runs tests/package in build/check/<name>.
+consumer() {
+  name=$1
+  shift
+  rm -rf "build/check/$name"
+  cmake -S tests/package -B "build/check/$name" -G Ninja -DCMAKE_EXPORT_COMPILE_COMMANDS=ON "$@" >/dev/null
+  ninja -C "build/check/$name" -j "$jobs"
+  if grep -q 'march=native' "build/check/$name/compile_commands.json"; then
+    stop "$name: our flags reach the user's targets"
+  fi
+  ctest --test-dir "build/check/$name" --output-on-failure --no-tests=error
+}
+
+step_package() {
+  prefix=$root/build/check/prefix
+  rm -rf "$prefix" build/check/library
+  cmake -S . -B build/check/library -G Ninja -DKVAST_BUILD_TESTS=OFF -DKVAST_BUILD_BENCH=OFF \
+    -DKVAST_BUILD_EXAMPLES=OFF "-DCMAKE_INSTALL_PREFIX=$prefix" >/dev/null
+  cmake --install build/check/library >/dev/null
+  consumer find_package "-DCMAKE_PREFIX_PATH=$prefix"
+  consumer add_subdirectory "-DKVAST_SOURCE=$root"
+}
+
+step_noexcept() {
+  build noexcept
+  run_tests noexcept
+}
+
+# The fallbacks of the SIMD code: only what has them.
+step_portable() {
+  configure portable
+  targets=$(ninja -C build/portable -t targets all | sed -n 's/^\(test_core\|test_host\|test_ops\): .*/\1/p')
+  [ -n "$targets" ] || stop "neither tests/core nor tests/host nor tests/ops is there"
+  build portable $targets
+  run_tests portable -R '^(core|host|ops)[.]'
+}
+
+step_asan() {
+  model_for_tests
+  build asan
+  run_tests asan
+}

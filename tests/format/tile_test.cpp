@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tiles: encode, decode, single rows and columns, and the product, for every format and width.
+#include "kvast/format/tile.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "kvast/format/floats.h"
+#include "kvast/format/integer.h"
+#include "kvast/host/codec.h"
+#include "tests/support/random.h"
+#include "tests/support/reference.h"
+
+namespace kvast {
+namespace {
+
+template <class Format>
+class Tile : public testing::Test {};
+using Formats = testing::Types<F32, F16, Int<4>>;
+TYPED_TEST_SUITE(Tile, Formats);
+
+constexpr double kError[] = {0.0, 5e-4, 0.2};
+template <class Format>
+double allowed() {
+  return Format::kPlanes != 0 ? kError[2] : Format::group_bytes(1) == 4 ? kError[0] : kError[1];
+}
+
+std::size_t at(int row, int stride, int column) {
+  return static_cast<std::size_t>(row) * static_cast<std::size_t>(stride) +
+         static_cast<std::size_t>(column);
+}
+
+TYPED_TEST(Tile, DecodesWhatItEncoded) {
+  test::Random random(1);
+  for (const int rows : {1, 8, 32, 40, 512}) {
+    for (const int columns : {8, 16, 24, 32}) {
+      const int stride = columns + 5;
+      const std::vector<float> numbers = random.normals(at(rows, stride, 0));
+      std::vector<std::byte> tile(tile_bytes<TypeParam>(rows, columns));
+      tile_encode<TypeParam>(numbers.data(), stride, rows, columns, tile.data());
+      std::vector<float> decoded(at(rows, stride, 0), -77.0F);
+      tile_decode<TypeParam>(tile.data(), rows, columns, decoded.data(), stride);
+      for (int row = 0; row < rows; ++row) {
+        for (int column = 0; column < stride; ++column) {
+          const float got = decoded[at(row, stride, column)];
+          if (column >= columns) {
+            ASSERT_EQ(got, -77.0F) << "wrote between rows";
+          } else {
+            const float wanted = numbers[at(row, stride, column)];
+            ASSERT_NEAR(got, wanted, allowed<TypeParam>() * (1.0 + std::abs(wanted)));
+          }
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(Tile, CopiesARowAsItIs) {
+  test::Random random(2);
+  for (const int columns : {8, 24, 32}) {
+    const std::vector<float> numbers = random.normals(at(32, columns, 0));
+    const std::vector<float> others = random.normals(at(32, columns, 0));
+    std::vector<std::byte> from(tile_bytes<TypeParam>(32, columns));
+    std::vector<std::byte> to(from.size());
+    tile_encode<TypeParam>(numbers.data(), columns, 32, columns, from.data());
+    tile_encode<TypeParam>(others.data(), columns, 32, columns, to.data());
+    std::vector<float> source(numbers.size());
+    std::vector<float> before(numbers.size());
+    std::vector<float> after(numbers.size());
+    tile_decode<TypeParam>(from.data(), 32, columns, source.data(), columns);
+    tile_decode<TypeParam>(to.data(), 32, columns, before.data(), columns);
+    tile_copy_row<TypeParam>(from.data(), 31, to.data(), 4, 32, columns);
+    tile_decode<TypeParam>(to.data(), 32, columns, after.data(), columns);
+    for (int row = 0; row < 32; ++row) {
+      for (int column = 0; column < columns; ++column) {
+        const float wanted =
+            row == 4 ? source[at(31, columns, column)] : before[at(row, columns, column)];
+        ASSERT_EQ(after[at(row, columns, column)], wanted) << row;
+      }
+    }
+  }
+}
+
+TYPED_TEST(Tile, ProductEqualsTheProductWithDecodedNumbers) {
+  test::Random random(3);
+  const Codec& codec = kCodec<TypeParam, Simd>;
+  for (const int depth : {8, 32, 40, 128, 512}) {
+    for (const int columns : {8, 16, 24, 32}) {
+      for (const int rows : {1, 2, 3, 4, 5, 7, 13, 64}) {
+        const std::vector<float> numbers = random.normals(at(depth, columns, 0));
+        const std::vector<float> a = random.normals(at(rows, depth + 3, 0));
+        std::vector<std::byte> tile(codec.tile_bytes(depth, columns));
+        codec.encode(numbers.data(), columns, depth, columns, tile.data());
+        if (columns != kBlockTokens && depth > kBlockTokens) continue;  // only V tiles are narrow
+        std::vector<float> decoded(numbers.size());
+        codec.decode(tile.data(), depth, columns, decoded.data(), columns);
+        const std::vector<float> start = random.normals(at(rows, columns + 1, 0));
+        std::vector<float> c = start;
+        codec.multiply(a.data(), depth + 3, rows, depth, tile.data(), columns, c.data(),
+                       columns + 1, tile.data());
+        for (int row = 0; row < rows; ++row) {
+          for (int column = 0; column <= columns; ++column) {
+            double wanted = static_cast<double>(start[at(row, columns + 1, column)]);
+            double size = std::abs(wanted);
+            for (int step = 0; column < columns && step < depth; ++step) {
+              const double term = static_cast<double>(a[at(row, depth + 3, step)]) *
+                                  static_cast<double>(decoded[at(step, columns, column)]);
+              wanted += term;
+              size += std::abs(term);
+            }
+            const double slack = column < columns ? 1e-6 * size : 0.0;
+            ASSERT_NEAR(c[at(row, columns + 1, column)], wanted, slack)
+                << codec.name << " depth " << depth << " columns " << columns << " rows " << rows;
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class Format>
+void expect_columns_move() {
+  test::Random random(4);
+  const int rows = 40;
+  std::vector<std::byte> one(tile_bytes<Format>(rows, 32));
+  std::vector<std::byte> two(one.size());
+  const std::vector<float> column = random.normals(static_cast<std::size_t>(rows));
+  tile_write_column<Format>(column.data(), one.data(), rows, 31);
+  tile_copy_column<Format>(one.data(), 31, two.data(), 3, rows);
+  std::vector<float> decoded(at(rows, 32, 0));
+  tile_decode<Format>(two.data(), rows, 32, decoded.data(), 32);
+  for (int row = 0; row < rows; ++row) {
+    for (int slot = 0; slot < 32; ++slot) {
+      const double wanted =
+          slot == 3 ? static_cast<double>(column[static_cast<std::size_t>(row)]) : 0.0;
+      EXPECT_NEAR(decoded[at(row, 32, slot)], wanted, 1e-3 * std::abs(wanted));
+    }
+  }
+}
+
+TEST(DenseTile, WritesAndMovesSingleColumns) {
+  expect_columns_move<F32>();
+  expect_columns_move<F16>();
+}
+
+TEST(DenseTile, HoldsHalvesThatAreRoundedToNearestEven) {
+  test::Random random(5);
+  const std::vector<float> numbers = random.normals(32);
+  std::vector<std::byte> tile(tile_bytes<F16>(1, 32));
+  tile_encode<F16>(numbers.data(), 32, 1, 32, tile.data());
+  for (int column = 0; column < 32; ++column) {
+    EXPECT_EQ(static_cast<double>(F16::code(tile.data(), column)),
+              test::nearest_half(static_cast<double>(numbers[static_cast<std::size_t>(column)])));
+  }
+}
+
+}  // namespace
+}  // namespace kvast

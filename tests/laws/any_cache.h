@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every policy and storage behind one interface, so that a law is written and compiled once.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kvast/core/pass_options.h"
+#include "kvast/core/pool.h"
+#include "kvast/core/shape.h"
+
+namespace kvast::test {
+
+enum class Phase {
+  decode,
+  prompt,
+  chunk
+};  ///< of a pass: neither flag, last_of_prompt, more_of_prompt
+
+/// Positions kept, [layer][head].
+using Kept = std::vector<std::vector<std::vector<int>>>;
+
+/// What a law may expect of one policy with the settings used here.
+struct Promise {
+  std::string name;
+  int budget = -1;       ///< tokens per head, after every pass (or after a prompt); -1: none
+  int slack_layers = 0;  ///< first layers that keep everything
+  bool only_at_prompts = false;  ///< the budget holds after a prompt's last pass
+  int sinks = 0;                 ///< first positions that are always kept
+  int recent = 0;                ///< newest positions that are always kept
+  bool ends_alike = false;       ///< kept sets do not depend on how tokens arrived
+  bool shared_by_layer = false;
+};
+
+/// A cache over the made-up model.
+class AnyCache {
+ public:
+  virtual ~AnyCache() = default;
+  /// One pass; the outputs of all layers, one after the other (empty under External). Throws where
+  /// the pool is exhausted.
+  virtual std::vector<float> run(int tokens, Phase phase) = 0;
+  /// A pass that is dropped before its first commit, after `layers` appends and, if asked, attends.
+  virtual void drop(int tokens, int layers, bool attends) = 0;
+  virtual Kept kept() const = 0;
+  virtual int tokens(int layer, int head) const = 0;
+  virtual int length() const = 0;
+  virtual std::size_t bytes() const = 0;
+  virtual Stats stats() const = 0;
+  /// Decoded keys and values of all layers; empty under External.
+  virtual std::vector<float> exported() = 0;
+  virtual std::unique_ptr<AnyCache> fork() = 0;
+  virtual void clear() = 0;
+};
+
+inline constexpr Shape kLawShape{
+    .layers = 2, .query_heads = 4, .heads = 2, .head_dim = 16, .value_dim = 40};
+
+/// One cell of policy x storage.
+struct Cell {
+  Promise policy;
+  std::string storage;
+  std::unique_ptr<AnyCache> (*make)(BlockPool& pool, Executor executor);
+
+  std::string name() const { return policy.name + " x " + storage; }
+};
+
+// One translation unit each, so that they compile side by side.
+std::vector<Cell> dense_f32_cells();
+std::vector<Cell> dense_f16_cells();
+std::vector<Cell> kivi4_cells();
+std::vector<Cell> external_cells();
+
+inline std::vector<Cell> all_cells() {
+  std::vector<Cell> cells;
+  for (auto some : {dense_f32_cells, dense_f16_cells, kivi4_cells, external_cells}) {
+    for (Cell& cell : some()) cells.push_back(cell);
+  }
+  return cells;
+}
+
+}  // namespace kvast::test

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// The same tensors keep the same tokens as in kvpress, head by head.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "kvast/kvast.h"
+#include "tests/support/golden.h"
+
+namespace kvast::test {
+namespace {
+
+GoldenFolder& recorded() {
+  static GoldenFolder folder("tests/golden/kvpress");
+  return folder;
+}
+
+/// The queries at the end of `tokens` rows; rows that a press does not look at are zero.
+std::vector<float> padded(const GoldenTensor& queries, int tokens) {
+  std::vector<float> rows(static_cast<std::size_t>(tokens) *
+                          static_cast<std::size_t>(queries.heads * queries.dim));
+  std::copy(queries.numbers.begin(), queries.numbers.end(),
+            rows.end() - static_cast<std::ptrdiff_t>(queries.numbers.size()));
+  return rows;
+}
+
+/// One prompt under a policy, against what the press kept.
+template <class Policy>
+void expect_kept(const GoldenCase& golden, Policy policy) {
+  const GoldenTensor& keys = recorded().tensor(golden.keys);
+  const GoldenTensor& values = recorded().tensor(golden.values);
+  const int query_heads =
+      golden.queries.empty() ? keys.heads : recorded().tensor(golden.queries).heads;
+  const Shape shape{.query_heads = query_heads, .heads = keys.heads, .head_dim = keys.dim};
+  BlockPool pool;
+  KVCache<Policy, Dense<float>> cache(shape, policy, {}, pool);
+  auto pass = cache.begin({.tokens = keys.tokens, .last_of_prompt = true});
+  pass->append(0, std::span(keys.numbers), std::span(values.numbers));
+  if (!golden.queries.empty()) {
+    const std::vector<float> queries = padded(recorded().tensor(golden.queries), keys.tokens);
+    std::vector<float> output(queries.size());
+    pass->attend(0, std::span<const float>(queries), std::span<float>(output));
+  }
+  pass->commit(0);
+  ASSERT_EQ(static_cast<int>(golden.kept.size()), keys.heads);
+  for (int head = 0; head < keys.heads; ++head) {
+    EXPECT_EQ(cache.kept(0, head), golden.kept[static_cast<std::size_t>(head)])
+        << golden.press << ' ' << golden.params << " removing " << golden.ratio_removed << " of "
+        << golden.source << ", head " << head;
+  }
+}
+
+/// Runs every recorded case of a press; `make(case, tokens kept per head)` is our policy for it.
+template <class Make>
+void expect_all(const std::string& press, Make make) {
+  const std::vector<GoldenCase> cases = recorded().cases(press);
+  EXPECT_GE(cases.size(), 9U) << press;
+  for (const GoldenCase& golden : cases)
+    expect_kept(golden, make(golden, static_cast<int>(golden.kept.at(0).size())));
+}
+
+TEST(Kvpress, KnormPress) {
+  expect_all("Knorm", [](const GoldenCase&, int kept) {
+    return L2Norm{.tokens_kept = kept, .skip = LayerSet{}, .when = When::prompt()};
+  });
+}
+
+TEST(Kvpress, StreamingLLMPress) {
+  expect_all("StreamingLLM", [](const GoldenCase& golden, int kept) {
+    const int sinks = golden.params.at("n_sink");
+    return StreamingLLM{.sinks = sinks, .recent = kept - sinks, .when = When::prompt()};
+  });
+}
+
+TEST(Kvpress, TOVAPress) {
+  expect_all("TOVA", [](const GoldenCase&, int kept) {
+    return TOVA{.tokens_kept = kept, .recent = 1, .when = When::prompt()};
+  });
+}
+
+TEST(Kvpress, SnapKVPress) {
+  expect_all("SnapKV", [](const GoldenCase& golden, int kept) {
+    const int width = golden.params.at("kernel_size");
+    return SnapKV{.tokens_kept = kept,
+                  .window = golden.params.at("window_size"),
+                  .pooling = {.width = width, .kind = Pooling::Kind::average}};
+  });
+}
+
+// Column sums divided by how many queries saw the token: H2O by lifetime without recent tokens.
+TEST(Kvpress, ObservedAttentionPress) {
+  expect_all("ObservedAttention", [](const GoldenCase&, int kept) {
+    return H2O{.heavy = kept, .recent = 0, .by_lifetime = true, .when = When::prompt()};
+  });
+}
+
+}  // namespace
+}  // namespace kvast::test
