@@ -208,8 +208,8 @@ void multiply_some(const std::byte* from, std::size_t row_bytes, const IntegerVe
     for (int row = 0; row < kRows; ++row) {
       const std::byte* codes =
           from + row_bytes * static_cast<std::size_t>(row) + at * Format::kBytes;
-      // Rows cross a page every few; without this the hardware's own prefetch stops there and a
-      // step takes 1.7x.
+      // Measured on AVX-512: without this a step takes 1.7x as long, although rows are read in
+      // order; of 1, 2, 3, 5 and 8 groups ahead, 8 was the best by a little.
       _mm_prefetch(reinterpret_cast<const char*>(codes) + row_bytes * kRows * kAhead, _MM_HINT_T0);
       const __m128 scaled = _mm_mul_ps(load_affine<Format>(codes), factors);
       const __m256 sums = _mm256_cvtepi32_ps(block_products<Format>(codes, high, low));

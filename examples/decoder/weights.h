@@ -37,8 +37,9 @@ struct Matrix {
 void dequantize(const Matrix& weights, int row, int first, int count, float* output);
 
 /// A vector ready for integer products: per block of 32, number = scale * (128 * high + low), 15
-/// bits in all. One plane of int8, as others use, moved the most likely token at 1.2 % of
-/// positions; the second plane costs a few percent of a step and moves none in a thousand.
+/// bits in all. With the upper plane alone, 8 bits, the likeliest token of SmolLM2-135M changed at
+/// 21 of the first 600 positions of data/story.txt, with both at none, for a sixth more time per
+/// step.
 class IntegerVector {
  public:
   /// `numbers` has a multiple of 32 elements. Allocates only when it grows.

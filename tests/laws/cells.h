@@ -86,7 +86,7 @@ class CacheOf : public AnyCache {
     pass.append(layer, std::span(keys), std::span(values));
     if (!attends) return;
     if constexpr (kExternal) {
-      show_weights(pass, layer, positions, queries);
+      if (Policy::needs.attention) show_weights(pass, layer, positions, queries);
     } else {
       const std::size_t size =
           positions.size() * static_cast<std::size_t>(shape.query_heads * shape.values());
@@ -117,10 +117,10 @@ class CacheOf : public AnyCache {
         std::vector<double> powers(at.size(), 0.0);
         for (std::size_t slot = 0; slot < at.size(); ++slot) {
           if (at[slot] < 0 || at[slot] > positions[token]) continue;
+          const float* key = key_of(shape, layer, head, at[slot]);
           double logit = 0.0;
           for (int dim = 0; dim < shape.head_dim; ++dim)
-            logit +=
-                static_cast<double>(query[dim] * number_of(Kind::key, layer, head, at[slot], dim));
+            logit += static_cast<double>(query[dim] * key[dim]);
           sum += powers[slot] = std::exp(logit / std::sqrt(shape.head_dim));
         }
         for (std::size_t slot = 0; slot < at.size(); ++slot)

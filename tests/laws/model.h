@@ -41,4 +41,19 @@ inline std::vector<float> tensor(Kind kind, int layer, const std::vector<int>& p
   return numbers;
 }
 
+/// A key of the model, made once: kernels outside of the cache read each of them many times.
+inline const float* key_of(const Shape& shape, int layer, int head, int position) {
+  static std::vector<std::vector<float>> layers;  // [layer][position, head, dim]
+  if (layers.size() <= static_cast<std::size_t>(layer))
+    layers.resize(static_cast<std::size_t>(layer) + 1);
+  std::vector<float>& keys = layers[static_cast<std::size_t>(layer)];
+  const auto width = static_cast<std::size_t>(shape.heads * shape.head_dim);
+  while (keys.size() <= static_cast<std::size_t>(position) * width) {
+    const std::vector<int> next{static_cast<int>(keys.size() / width)};
+    const auto made = tensor(Kind::key, layer, next, shape.heads, shape.head_dim);
+    keys.insert(keys.end(), made.begin(), made.end());
+  }
+  return keys.data() + static_cast<std::size_t>(position) * width + head * shape.head_dim;
+}
+
 }  // namespace kvast::test

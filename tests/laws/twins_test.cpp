@@ -79,14 +79,14 @@ TEST_P(Twins, ADroppedPassLeavesNoTrace) {
       BlockPool plain_pool;
       auto dropped = GetParam().make(pool, serial());
       auto plain = GetParam().make(plain_pool, serial());
-      for (const int drop : {1, 31, 200}) {
+      for (const int drop : {1, 31, 100}) {
         dropped->drop(drop, layers, attends);
         ASSERT_EQ(dropped->bytes(), plain->bytes());
         run_both(*dropped, *plain, 45, Phase::prompt);
         dropped->drop(drop, layers, attends);
         ASSERT_EQ(dropped->bytes(), plain->bytes());
         ASSERT_EQ(pool.bytes_in_use(), plain_pool.bytes_in_use());
-        for (int step = 0; step < 25; ++step) {
+        for (int step = 0; step < 6; ++step) {
           run_both(*dropped, *plain, 1, Phase::decode);
           dropped->drop(drop, layers, attends);
         }

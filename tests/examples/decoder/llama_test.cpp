@@ -158,7 +158,7 @@ struct RefusingCache : NaiveCache {
 };
 
 TEST(Llama, HandsOnTheCachesRefusal) {
-  Runner runner(TinyModel(TensorType::f32));
+  Runner runner{TinyModel(TensorType::f32)};
   RefusingCache cache(runner.model.config().shape());
   const std::vector<int> tokens{1};
   const Status status = runner.model.forward(cache, tokens, 0, NaivePass{});
@@ -167,7 +167,7 @@ TEST(Llama, HandsOnTheCachesRefusal) {
 }
 
 TEST(Llama, RefusesForeignTokensBeforeThePassBegins) {
-  Runner runner(TinyModel(TensorType::f32));
+  Runner runner{TinyModel(TensorType::f32)};
   NaiveCache cache(runner.model.config().shape());
   for (const std::vector<int>& tokens : {std::vector<int>{}, {-1}, {0, 50}}) {
     EXPECT_THROW((void)runner.model.forward(cache, tokens, 0, NaivePass{}, {}), std::out_of_range);
@@ -176,7 +176,7 @@ TEST(Llama, RefusesForeignTokensBeforeThePassBegins) {
 }
 
 TEST(Llama, CountsTheTimeInsideTheCache) {
-  Runner runner(TinyModel(TensorType::f32));
+  Runner runner{TinyModel(TensorType::f32)};
   NaiveCache cache(runner.model.config().shape());
   const auto tokens = random_tokens(32);
   ASSERT_TRUE(runner.model.forward(cache, tokens, 0, NaivePass{}));
@@ -216,10 +216,10 @@ TEST(Llama, NamesWhatItDoesNotRun) {
   has(refusal(empty), "llama.block_count");
   has(refusal(TinyModel(TensorType::f32, {.query_heads = 3, .heads = 2}).writer), "query heads");
   has(refusal(TinyModel(TensorType::f32, {.head_dim = 15}).writer), "RoPE width 15");
-  TinyModel short_of_a_layer(TensorType::f32);
-  short_of_a_layer.sizes.layers = 3;
-  GgufWriter more = TinyModel(TensorType::f32).writer;
-  EXPECT_EQ(refusal(more), "");
+  has(refusal(TinyModel(TensorType::f32, {.announced_layers = 3}).writer), "no tensor 'blk.2.");
+  has(refusal(TinyModel(TensorType::f32, {.announced_feed_forward = 95}).writer),
+      "the metadata asks for [64, 95]");
+  EXPECT_EQ(refusal(TinyModel(TensorType::f32).writer), "");
 }
 
 }  // namespace

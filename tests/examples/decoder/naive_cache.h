@@ -23,6 +23,7 @@ struct NaivePass {
 /// their order only.
 class NaiveCache {
  public:
+  /// Heads of a multiple of 8 features.
   explicit NaiveCache(const Shape& shape)
       : shape_(shape),
         keys_(static_cast<std::size_t>(shape.layers)),
@@ -80,11 +81,13 @@ class NaiveCache {
     std::vector<double> weights(static_cast<std::size_t>(visible));
     double most = -1e300;
     for (int other = 0; other < visible; ++other) {
-      double parts[8] =
-          {};  // independent sums: a thousand positions in double should not take minutes
-      for (int feature = 0; feature < dim; ++feature) {
-        parts[feature % 8] += static_cast<double>(query[feature]) *
-                              static_cast<double>(keys[other * stride + feature]);
+      double parts[8] = {};  // independent sums: the compiler makes vectors of them
+      const float* key = keys + other * stride;
+      for (int feature = 0; feature < dim; feature += 8) {
+        for (int part = 0; part < 8; ++part) {
+          parts[part] +=
+              static_cast<double>(query[feature + part]) * static_cast<double>(key[feature + part]);
+        }
       }
       const double score = std::accumulate(parts, parts + 8, 0.0);
       weights[static_cast<std::size_t>(other)] = score / std::sqrt(static_cast<double>(dim));

@@ -19,6 +19,7 @@ struct TinySizes {
   int layers = 2, embedding = 64, feed_forward = 96, query_heads = 4, heads = 2, head_dim = 16;
   int vocabulary = 50;
   bool tied = true;
+  int announced_layers = 0, announced_feed_forward = 0;  ///< what the metadata says; 0: the truth
 };
 
 /// A random matrix in a stored type, with the numbers that its bytes mean, worked out apart from
@@ -83,10 +84,11 @@ struct TinyModel {
       writer.integer(std::string("llama.") + key, static_cast<std::uint32_t>(value));
     };
     writer.text("general.architecture", "llama");
-    whole("block_count", sizes.layers);
+    whole("block_count", sizes.announced_layers != 0 ? sizes.announced_layers : sizes.layers);
     whole("context_length", 128);
     whole("embedding_length", sizes.embedding);
-    whole("feed_forward_length", sizes.feed_forward);
+    whole("feed_forward_length",
+          sizes.announced_feed_forward != 0 ? sizes.announced_feed_forward : sizes.feed_forward);
     whole("attention.head_count", sizes.query_heads);
     whole("attention.head_count_kv", sizes.heads);
     whole("attention.key_length", sizes.head_dim);

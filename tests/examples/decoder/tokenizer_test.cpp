@@ -129,6 +129,23 @@ TEST(Tokenizer, RefusesWhatItDoesNotKnow) {
             std::string::npos);
 }
 
+TEST(Tokenizer, SurvivesAnyChangedByte) {
+  const auto good = small_vocabulary().finish();
+  for (std::size_t at = 0; at < good.size(); ++at) {
+    for (const int value : {0, 1, 32, 127, 255}) {
+      auto file = good;
+      file[at] = static_cast<std::byte>(value);
+      try {
+        const Gguf gguf(file);
+        const Tokenizer tokenizer(gguf);
+        (void)tokenizer.decode(tokenizer.encode("abc a<|im_end|>b,\n", Specials::parse));
+      } catch (const FileError&) {
+        continue;
+      }
+    }
+  }
+}
+
 TEST(Chat, WritesTurns) {
   GgufWriter writer = small_vocabulary();
   writer.text("tokenizer.chat_template", "{{ '<|im_start|>system\nab<|im_end|>\n' }}");
