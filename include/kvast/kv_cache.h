@@ -94,6 +94,7 @@ class KVCache {
       layer.observed = false;
     }
     length_ = 0;
+    chunk_before_ = false;
     ++generation_;
     state_ = Open::none;
   }
@@ -162,6 +163,7 @@ class KVCache {
         account_(std::make_unique<Account>(from.account_->pool())),
         length_(from.length_),
         stats_(from.stats_) {
+    chunk_before_ = from.chunk_before_;
     layers_.resize(from.layers_.size());
     for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
       layers_[layer].plan = from.layers_[layer].plan;
@@ -218,7 +220,13 @@ class KVCache {
     return kObserves && detail::replays<Policy>() && detail::window_of(policy_) > 1 &&
            (detail::when_of(policy_).kind != When::Kind::prompt || more_of_prompt_);
   }
+  /// Whether the window of the vote may reach back into passes before this one.
+  bool wants_replay() const {
+    if (!kObserves || !detail::replays<Policy>() || length_ == 0) return false;
+    return detail::when_of(policy_).kind != When::Kind::prompt || chunk_before_;
+  }
   void finish_pass() {
+    chunk_before_ = more_of_prompt_;
     length_ = new_positions_.back() + 1;
     account_->settle();
     if (ends_prompt_) account_->pool().trim();
@@ -262,7 +270,8 @@ class KVCache {
   std::uint64_t generation_ = 0;
   bool ends_prompt_ = false;
   bool more_of_prompt_ = false;
-  int committed_ = 0;  ///< layers
+  bool chunk_before_ = false;  ///< the last pass was a chunk of the prompt that goes on
+  int committed_ = 0;          ///< layers
   std::vector<int> new_positions_;
   std::vector<TokenKind> kinds_;
 

@@ -106,7 +106,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
               "observe: weights.head_stride must be given for ", state.plan.shape.query_heads,
               " query heads");
       const int window = detail::window_of(cache_->policy_);
-      require(!detail::replays<PolicyType>() || count >= window || cache_->length_ == 0, caller,
+      require(!cache_->observes_now() || !cache_->wants_replay() || count >= window, caller,
               "observe: the policy votes with its last ", window, " queries, this pass has ", count,
               ", and weights of earlier passes are not kept: give them in one pass");
       if (cache_->observes_now()) {

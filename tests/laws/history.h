@@ -71,7 +71,8 @@ inline void run_history(const Cell& cell, int operations, std::uint64_t seed) {
         ended_prompt = true;
       } else if (dice < 80) {
         (void)cache->run(random.between(1, 40), Phase::chunk);
-        outputs = cache->run(random.between(1, 40), Phase::prompt);
+        // External cannot vote with queries of the chunk before
+        outputs = cache->run(random.between(8, 40), Phase::prompt);
         ended_prompt = true;
       } else if (dice < 87) {
         const std::size_t bytes = cache->bytes();

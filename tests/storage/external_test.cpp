@@ -100,6 +100,28 @@ TEST(ExternalStorage, TakesNoTensorsButNorms) {
   test::expect_refused([&] { other->append(0, std::span(keys)); }, {"append: keys", "finite"});
 }
 
+// The engine's weights of earlier chunks are gone: a vote that needs them is refused, not wrong.
+TEST(ExternalStorage, AVoteThatReachesIntoAnEarlierChunkIsRefused) {
+  BlockPool pool;
+  KVCache<SnapKV, External> cache(kShape, {.tokens_kept = 20, .window = 8}, {}, pool);
+  const std::vector<float> weights(4 * 40 * 40, 0.01F);
+  const auto run = [&](int tokens, bool last, bool more) {
+    auto pass = cache.begin({.tokens = tokens, .last_of_prompt = last, .more_of_prompt = more});
+    for (int layer = 0; layer < 2; ++layer) {
+      pass->append(layer);
+      pass->observe(layer, {weights.data(), 160, 40});
+      pass->commit(layer);
+    }
+  };
+  run(20, false, true);
+  test::expect_refused([&] { run(7, true, false); }, {"last 8 queries", "this pass has 7"});
+  EXPECT_EQ(cache.length(), 20);
+  run(8, true, false);
+  EXPECT_EQ(cache.tokens(1, 1), 20);
+  run(1, false, false);  // a decode step is not a vote
+  EXPECT_EQ(cache.tokens(1, 1), 21);
+}
+
 TEST(ExternalStorage, CostsOnlyItsRecords) {
   BlockPool pool;
   KVCache<H2O, External> cache(kShape, {}, {}, pool);

@@ -41,7 +41,7 @@ struct Arrivals {
   View values;  ///< null data: External storage
   std::span<const int> positions;
   std::span<const TokenKind> kinds{};  ///< empty: other
-  const RopeTable* rope = nullptr;   ///< compacted positions: keys are stored rotated by their slot
+  const RopeTable* rope = nullptr;  ///< compacted positions: keys are stored rotated by their slot
 };
 
 /// Writes all tokens of one head. Blocks were reserved.

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "kvast/host/append.h"
 #include "kvast/host/layer.h"
 #include "kvast/host/observe.h"
 

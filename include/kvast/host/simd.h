@@ -5,6 +5,8 @@
 // machines may be linked together.
 #pragma once
 
+#include <initializer_list>
+
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include "kvast/host/simd_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
