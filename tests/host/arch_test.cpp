@@ -48,7 +48,7 @@ Outcome run(Policy policy, Storage storage) {
   return outcome;
 }
 
-void expect_alike(const Outcome& one, const Outcome& two) {
+[[maybe_unused]] void expect_alike(const Outcome& one, const Outcome& two) {
   EXPECT_EQ(one.kept, two.kept);
   EXPECT_EQ(one.keys, two.keys) << "the same codes";
   EXPECT_EQ(one.values, two.values);
