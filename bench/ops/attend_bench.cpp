@@ -4,8 +4,6 @@
 // refused where it is wrong.
 #include <benchmark/benchmark.h>
 
-#include <chrono>
-
 #include "bench/ops/filled_cache.h"
 #include "bench/ops/stream.h"
 
@@ -34,15 +32,7 @@ void attend(benchmark::State& state, Policy policy, Storage storage, double bits
   double bytes = 0;
   double seconds = 0;
   for (auto _ : state) {
-    double step = 0;
-    auto pass = filled.cache().begin({});
-    for (int layer = 0; layer < sizes.layers; ++layer) {
-      pass->append(layer, filled.keys().data(), filled.values().data());
-      const auto start = std::chrono::steady_clock::now();
-      pass->attend(layer, filled.queries().data(), filled.outputs().data());
-      step += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      pass->commit(layer);
-    }
+    const double step = filled.step().attend;
     bytes += filled.bytes_read();
     seconds += step;
     state.SetIterationTime(step);
@@ -66,15 +56,9 @@ void shapes(benchmark::internal::Benchmark* bench) {
   }
 }
 
-constexpr int kNever = 1 << 28;
-
 BENCHMARK_CAPTURE(attend, f16, Full{}, Dense<half>{}, 16.0)->Apply(shapes);
 BENCHMARK_CAPTURE(attend, f32, Full{}, Dense<float>{}, 32.0)->Apply(shapes);
 BENCHMARK_CAPTURE(attend, kivi4, Full{}, Kivi<4>{}, 5.0)->Apply(shapes);
-// with the weights that a policy asked for; the difference to the line above is what they cost
-BENCHMARK_CAPTURE(attend, f16_weights, (H2O{.heavy = kNever, .recent = kNever}), Dense<half>{},
-                  16.0)
-    ->Apply(shapes);
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 // A cache filled with random tokens, and the check that it attends rightly before anybody times it.
 #pragma once
 
+#include <chrono>
 #include <cmath>
 #include <random>
 #include <span>
@@ -64,8 +65,30 @@ class FilledCache {
   KVCache<Policy, Storage>& cache() { return cache_; }
   const std::vector<float>& keys() const { return keys_; }
   const std::vector<float>& values() const { return values_; }
-  const std::vector<float>& queries() const { return queries_; }
-  std::vector<float>& outputs() { return outputs_; }
+
+  /// Seconds that one decode step spent in a verb, summed over layers.
+  struct StepTime {
+    double attend = 0;
+    double commit = 0;
+  };
+  StepTime step() {
+    using Clock = std::chrono::steady_clock;
+    const auto seconds = [](Clock::time_point from, Clock::time_point to) {
+      return std::chrono::duration<double>(to - from).count();
+    };
+    StepTime time;
+    auto pass = cache_.begin({});
+    for (int layer = 0; layer < sizes_.layers; ++layer) {
+      pass->append(layer, keys_.data(), values_.data());
+      const auto start = Clock::now();
+      pass->attend(layer, queries_.data(), outputs_.data());
+      const auto attended = Clock::now();
+      pass->commit(layer);
+      time.attend += seconds(start, attended);
+      time.commit += seconds(attended, Clock::now());
+    }
+    return time;
+  }
 
   /// Payload that attention of one step reads, over all layers.
   double bytes_read() const {

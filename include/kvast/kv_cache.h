@@ -241,12 +241,12 @@ class KVCache {
       return;
     }
     for (LayerState& layer : layers_) {
+      restore_states(layer, spare_);
       for (Head& head : layer.heads) {
         if (layer.stage != Stage::idle)
           take_back(layer.plan, head, static_cast<int>(new_positions_.size()), *account_);
       }
       layer.stage = Stage::idle;
-      layer.observed = false;
     }
     account_->settle();
     state_ = Open::none;
@@ -282,6 +282,7 @@ class KVCache {
   std::vector<int> visible_;
   std::vector<int> observed_positions_;
   std::vector<HeadWork> commit_;
+  std::vector<StatesBefore> spare_;
   std::vector<float> export_scratch_;
 };
 

@@ -111,7 +111,8 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
               ", and weights of earlier passes are not kept: give them in one pass");
       if (cache_->observes_now()) {
         observe_weights<Arch>(cache_->policy_, state, positions, weights, cache_->reduce_,
-                              window < 0 ? 0 : std::max(0, count - window), cache_->executor_);
+                              window < 0 ? 0 : std::max(0, count - window), cache_->executor_,
+                              cache_->spare_);
       }
     }
     state.stage = Stage::attended;
@@ -129,6 +130,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                                 .seals = !cache.more_of_prompt_,
                                 .executor = &cache.executor_};
     commit_layer(cache.policy_, state, context, *cache.account_, cache.commit_);
+    forget_states(state, cache.spare_);
     cache.stats_.appended +=
         static_cast<std::int64_t>(cache.new_positions_.size()) * state.plan.shape.heads;
     for (HeadWork& head : cache.commit_) {
@@ -141,7 +143,6 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     } else if (cache.ends_prompt_) {
       state.ring = {};
     }
-    state.observed = false;
     state.stage = Stage::committed;
     if (++cache.committed_ == cache.layers()) cache.finish_pass();
   }
@@ -279,22 +280,21 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
       for (const Head& head : state.heads)
         count_visible(head, rows, options.window, cache_->visible_);
       const auto& policy = cache_->policy_;
-      with_shadow<State>(
-          state, cache_->executor_, work.saves ? 1024 : 4,
-          [&](int head, int first, int end, State* states) {
-            const Observation seen{
-                .sight = &work.sights[static_cast<std::size_t>(head)],
-                .lse = work.lse.data(),
-                .visible = std::span(cache_->visible_)
-                               .subspan(static_cast<std::size_t>(head) * count, count),
-                .first_query = first_query,
-                .reduce = cache_->reduce_};
-            if (work.saves) {
-              observe_saved<Arch>(policy, seen, work, first, end, states);
-            } else {
-              observe_again<Arch>(policy, seen, first, end, states);
-            }
-          });
+      observe_blocks(state, cache_->executor_, work.saves ? 64 : 4, cache_->spare_,
+                     [&](int head, int first, int end) {
+                       const Observation seen{
+                           .sight = &work.sights[static_cast<std::size_t>(head)],
+                           .lse = work.lse.data(),
+                           .visible = std::span(cache_->visible_)
+                                          .subspan(static_cast<std::size_t>(head) * count, count),
+                           .first_query = first_query,
+                           .reduce = cache_->reduce_};
+                       if (work.saves) {
+                         observe_saved<Arch>(policy, seen, work, first, end);
+                       } else {
+                         observe_again<Arch>(policy, seen, first, end);
+                       }
+                     });
     }
   }
 

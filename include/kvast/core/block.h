@@ -66,6 +66,7 @@ struct BlockList {
   Block** data = nullptr;
   int count = 0;
   int capacity = 0;
+  int live = 0;  ///< tokens in all of them; asked every step, so never counted again
 
   Block& operator[](int index) const { return *data[index]; }
 };
@@ -75,21 +76,14 @@ struct BlockList {
 struct Head {
   BlockList coded;
   BlockList dense;
-  int capacity_before =
-      0;  ///< of `dense` when the last append began: a dropped pass goes back to it
+  int capacity_before = 0;  ///< of `dense` when the last append began; a dropped pass restores it
 
   int blocks() const { return coded.count + dense.count; }
   /// Coded blocks come first in this numbering; slots are numbered 32 * block + slot.
   Block& block(int index) const {
     return index < coded.count ? coded[index] : dense[index - coded.count];
   }
-  int live() const { return live_in(coded) + live_in(dense); }
-
-  static int live_in(const BlockList& list) {
-    int tokens = 0;
-    for (int index = 0; index < list.count; ++index) tokens += list[index].live_count();
-    return tokens;
-  }
+  int live() const { return coded.live + dense.live; }
 };
 
 }  // namespace kvast

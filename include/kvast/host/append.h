@@ -82,6 +82,7 @@ inline void append_tokens(const LayerPlan& plan, Head& head, int head_index,
       side.kinds_of(block)[slot] = arrivals.kinds[static_cast<std::size_t>(token)];
     block.live |= 1U << slot;
     ++block.used;
+    ++list.live;
   }
 }
 
@@ -95,6 +96,7 @@ inline void take_back(const LayerPlan& plan, Head& head, int count, Account& acc
       block.position[slot] = 0;  // dead slots are read as well, e.g. the bias at their position
     }
     block.used -= here;
+    head.dense.live -= here;
     count -= here;
     if (block.used == 0) {
       free_block(plan, block, false, account);

@@ -32,18 +32,6 @@ struct CommitContext {
 
 namespace detail {
 
-/// The states that observe prepared become the tokens' own.
-inline void adopt_states(LayerState& layer) {
-  if (!layer.observed) return;
-  const std::size_t bytes = layer.plan.side.state_bytes * kBlockTokens;
-  const std::byte* from = layer.shadow.data();
-  for (Head& head : layer.heads) {
-    for (int index = 0; index < head.blocks(); ++index, from += bytes) {
-      std::memcpy(layer.plan.side.states_of(head.block(index)), from, bytes);
-    }
-  }
-}
-
 /// Tokens to come down to (negative: whatever the ranks say), or nothing to do at all.
 struct Action {
   bool acts = false;
@@ -75,7 +63,6 @@ template <class Policy>
 void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& context,
                   Account& account, std::vector<HeadWork>& work) {
   LayerPlan& plan = layer.plan;
-  detail::adopt_states(layer);
   if (work.size() < layer.heads.size()) work.resize(layer.heads.size());
   const int heads = static_cast<int>(layer.heads.size());
   const Executor alone;

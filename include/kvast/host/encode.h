@@ -105,7 +105,7 @@ namespace detail {
 /// stands, holes included.
 inline void seal_in_place(const LayerPlan& plan, Head& head, Account& account,
                           EncodeScratch& scratch, EncodeCounts& counts) {
-  int newer = Head::live_in(head.dense);
+  int newer = head.dense.live;
   int sealed = 0;
   for (; sealed < head.dense.count; ++sealed) {
     Block& from = head.dense[sealed];
@@ -126,6 +126,8 @@ inline void seal_in_place(const LayerPlan& plan, Head& head, Account& account,
     for (int slot = 0; slot < kBlockTokens; ++slot) move_side(plan, from, slot, to, slot);
     to.live = from.live;
     to.used = kBlockTokens;
+    head.coded.live += to.live_count();
+    head.dense.live -= to.live_count();
     counts.sealed += to.live_count();
     from.live = 0;
   }
@@ -165,6 +167,7 @@ inline void seal_tokens(const LayerPlan& plan, Head& head, Account& account, Enc
     detail::encode_block(plan, scratch.staging, to);
     to.live = kAllLive;
     to.used = kBlockTokens;
+    head.coded.live += kBlockTokens;
     counts.sealed += kBlockTokens;
   }
   std::sort(scratch.slots.begin(), scratch.slots.end());
@@ -174,7 +177,7 @@ inline void seal_tokens(const LayerPlan& plan, Head& head, Account& account, Enc
 /// True where coded slots exceed 4/3 of the live ones by at least a block.
 inline bool wants_repack(const LayerPlan& plan, const Head& head) {
   if (plan.keeps_order || head.coded.count < 2) return false;
-  const int live = Head::live_in(head.coded);
+  const int live = head.coded.live;
   return head.coded.count * kBlockTokens * 3 > live * 4 &&
          head.coded.count > (live + kBlockTokens - 1) / kBlockTokens;
 }
@@ -185,7 +188,7 @@ inline void repack_tokens(const LayerPlan& plan, Head& head, Account& account,
                           EncodeScratch& scratch, EncodeCounts& counts) {
   if (!plan.is_coded() || !wants_repack(plan, head)) return;
   BlockList& list = head.coded;
-  const int live = Head::live_in(list);
+  const int live = list.live;
   const int fewest = (live + kBlockTokens - 1) / kBlockTokens;
   const int target = std::max(fewest, live * 7 / 6 / kBlockTokens);
   while (list.count > target) {

@@ -55,11 +55,12 @@ inline void fill_holes(const LayerPlan& plan, Head& head, std::span<const int> v
                hole % kBlockTokens, account);
     if (moves != nullptr) moves->push_back({from, hole});
   }
-  for (int index = 0; index < list.count; ++index) {
+  for (int index = stay / kBlockTokens; index < list.count; ++index) {
     const int used = std::clamp(stay - index * kBlockTokens, 0, kBlockTokens);
     list[index].used = used;
     list[index].live = used == kBlockTokens ? kAllLive : (1U << used) - 1U;
   }
+  list.live = stay;
   drop_empty_blocks(plan, list, false, account);
 }
 
@@ -71,6 +72,7 @@ inline void evict_tokens(const LayerPlan& plan, Head& head, std::span<const int>
   for (const int victim : victims) {
     if (victim < coded_slots || plan.keeps_order) {
       head.block(victim / kBlockTokens).live &= ~(1U << (victim % kBlockTokens));
+      --(victim < coded_slots ? head.coded : head.dense).live;
     } else {
       scratch.push_back(victim - coded_slots);
     }

@@ -20,12 +20,20 @@ struct QueryRing {
   std::vector<int> positions;
 };
 
+/// A layer's policy states as they were before the open pass observed: what a dropped pass goes
+/// back to. Layers that commit one by one hand the same memory on, and find it in the processor's
+/// cache.
+struct StatesBefore {
+  std::vector<std::byte> states;         ///< [blocks of all heads, 32, state]
+  std::vector<std::size_t> first_block;  ///< [heads] of `states`
+};
+
 struct LayerState {
   LayerPlan plan;
   std::vector<Head> heads;
   Stage stage = Stage::idle;
-  bool observed = false;          ///< `shadow` holds states that wait for the commit
-  std::vector<std::byte> shadow;  ///< [blocks of all heads, 32, state]
+  bool observed = false;  ///< the states changed in this pass, `before` holds the old ones
+  StatesBefore before;
   QueryRing ring;
   QueryRing pending_ring;                ///< becomes `ring` at the commit
   int last_act = -1;                     ///< position at which a policy without budget acted last

@@ -117,6 +117,7 @@ inline void share_list(const LayerPlan& plan, const BlockList& from, bool coded,
   if (from.data == nullptr) return;
   to.data = reinterpret_cast<Block**>(account.take(list_bytes(from.capacity)));
   to.capacity = from.capacity;
+  to.live = from.live;
   for (; to.count < from.count; ++to.count) {
     std::byte* side = account.take(plan.side.bytes);
     std::memcpy(side, &from[to.count], plan.side.bytes);

@@ -34,7 +34,7 @@ void multiply_rows(const float* a, std::ptrdiff_t a_stride, int depth, const std
     const std::byte* group = codes;
     const std::byte* next = ahead;
     for (int step = 0; step < depth; ++step, group += kGroup, next += kAhead) {
-      __builtin_prefetch(next);
+      for (std::size_t line = 0; line < kAhead; line += 64) __builtin_prefetch(next + line);
       F lanes[kVectors];
       for (int at = 0; at < kVectors; ++at) {
         lanes[at] = Format::template lanes<Simd>(group, turn * kVectors + at);

@@ -44,6 +44,12 @@ void observe_block(const Policy& policy, typename Policy::State* states, std::ui
   }
 }
 
+/// The states of a block's 32 slots.
+template <class Policy>
+typename Policy::State* states_of(const SideLayout& side, Block& block) {
+  return reinterpret_cast<typename Policy::State*>(side.states_of(block));
+}
+
 /// What observing one head of a layer needs besides the states.
 struct Observation {
   const HeadSight* sight = nullptr;
@@ -57,7 +63,7 @@ struct Observation {
 /// multiplication.
 template <class Simd, class Policy>
 void observe_saved(const Policy& policy, const Observation& seen, AttendWork& work, int first_block,
-                   int end_block, typename Policy::State* states) {
+                   int end_block) {
   const HeadSight& sight = *seen.sight;
   const int group = sight.group();
   const std::size_t first_saved = work.first_saved[static_cast<std::size_t>(sight.head_index)];
@@ -85,12 +91,12 @@ void observe_saved(const Policy& policy, const Observation& seen, AttendWork& wo
       reduce_weights<Simd>(seen.reduce, row == 0, group, saved + row * kBlockTokens,
                            factors[row * blocks + index], weights);
     }
-    const Block& block = sight.head->block(index);
+    Block& block = sight.head->block(index);
     const std::uint32_t visible =
         sight.options->window == 0
             ? block.live
             : visible_slots(block, sight.positions[0], sight.options->window);
-    observe_block(policy, states + index * kBlockTokens, visible, weights, attention);
+    observe_block(policy, states_of<Policy>(sight.plan->side, block), visible, weights, attention);
   }
 }
 
@@ -98,8 +104,7 @@ void observe_saved(const Policy& policy, const Observation& seen, AttendWork& wo
 /// log-sum-exp, so no [T, T] matrix exists. Queries come in order, as a decoder would have shown
 /// them.
 template <class Simd, class Policy>
-void observe_again(const Policy& policy, const Observation& seen, int first_block, int end_block,
-                   typename Policy::State* states) {
+void observe_again(const Policy& policy, const Observation& seen, int first_block, int end_block) {
   using F = typename Simd::F;
   const HeadSight& sight = *seen.sight;
   const int group = sight.group();
@@ -109,7 +114,7 @@ void observe_again(const Policy& policy, const Observation& seen, int first_bloc
   alignas(64) float weights[kRowTile * kBlockTokens];
   std::uint32_t masks[kRowTile];
   for (int index = first_block; index < end_block; ++index) {
-    const Block& block = sight.head->block(index);
+    Block& block = sight.head->block(index);
     int oldest = block.position[0];
     for (int slot = 0; slot < block.used; ++slot) oldest = std::min(oldest, block.position[slot]);
     for (int first = seen.first_query; first < count; first += together) {
@@ -137,7 +142,7 @@ void observe_again(const Policy& policy, const Observation& seen, int first_bloc
                                   .step = sight.positions[static_cast<std::size_t>(at)],
                                   .row = at - seen.first_query};
         const std::uint32_t visible = masks[group > kRowTile ? 0 : query * group];
-        observe_block(policy, states + index * kBlockTokens, visible,
+        observe_block(policy, states_of<Policy>(sight.plan->side, block), visible,
                       weights + query * kBlockTokens, attention);
       }
     }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// observe, for a whole layer: prepares the states that the commit will adopt, so that a dropped
-// pass leaves no trace.
+// observe, for a whole layer: the old states are kept until the commit, so that a dropped pass
+// leaves no trace.
 #pragma once
 
 #include <algorithm>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kvast/host/append.h"
@@ -54,23 +55,34 @@ inline void roll_ring(const Shape& shape, const QueryRing& before, const View& q
   }
 }
 
-/// Where a head's states start in LayerState::shadow, in blocks.
-inline std::size_t shadow_block(const LayerState& layer, int head) {
-  std::size_t blocks = 0;
-  for (int before = 0; before < head; ++before)
-    blocks += static_cast<std::size_t>(layer.heads[static_cast<std::size_t>(before)].blocks());
-  return blocks;
+/// Side records lie apart from each other: without a hint every one of them is waited for.
+inline void prefetch_states(const SideLayout& side, const Head& head, int index, int end) {
+  if (index >= end) return;
+  const std::byte* states = side.states_of(head.block(index));
+  for (std::size_t line = 0; line < kBlockTokens * side.state_bytes; line += 64)
+    __builtin_prefetch(states + line, 1);
 }
 
-/// Copies the states of every block to the shadow, and calls body(head, first_block, end_block,
-/// states of the head) for ranges of blocks, in parallel.
-template <class State, class Body>
-void with_shadow(LayerState& layer, const Executor& executor, int range, Body&& body) {
-  const std::size_t bytes = layer.plan.side.state_bytes * kBlockTokens;
-  const std::size_t needed = static_cast<std::size_t>(layer.blocks()) * bytes;
-  if (layer.shadow.size() < needed) layer.shadow.resize(needed);
+/// Remembers the states of every block, and calls body(head, first_block, end_block), which may
+/// change them, for ranges of blocks in parallel. `spare`: memory that no layer uses now.
+template <class Body>
+void observe_blocks(LayerState& layer, const Executor& executor, int range,
+                    std::vector<StatesBefore>& spare, Body&& body) {
+  StatesBefore& before = layer.before;
+  if (before.states.empty() && !spare.empty()) {
+    before = std::move(spare.back());
+    spare.pop_back();
+  }
+  before.first_block.clear();
+  std::size_t blocks = 0;
   int most = 0;
-  for (const Head& head : layer.heads) most = std::max(most, head.blocks());
+  for (const Head& head : layer.heads) {
+    before.first_block.push_back(blocks);
+    blocks += static_cast<std::size_t>(head.blocks());
+    most = std::max(most, head.blocks());
+  }
+  const std::size_t bytes = layer.plan.side.state_bytes * kBlockTokens;
+  if (before.states.size() < blocks * bytes) before.states.resize(blocks * bytes);
   const int ranges = (most + range - 1) / range;
   executor.parallel_for(static_cast<int>(layer.heads.size()) * ranges, [&](int index) {
     const int head = index / ranges;
@@ -78,51 +90,70 @@ void with_shadow(LayerState& layer, const Executor& executor, int range, Body&& 
     const int first = index % ranges * range;
     const int end = std::min(tokens.blocks(), first + range);
     if (first >= end) return;
-    std::byte* shadow = layer.shadow.data() + shadow_block(layer, head) * bytes;
-    for (int block = first; block < end; ++block) {
-      std::memcpy(shadow + static_cast<std::size_t>(block) * bytes,
-                  layer.plan.side.states_of(tokens.block(block)), bytes);
+    std::byte* states = before.states.data() + (before.first_block[static_cast<std::size_t>(head)] +
+                                                static_cast<std::size_t>(first)) *
+                                                   bytes;
+    for (int block = first; block < end; ++block, states += bytes) {
+      prefetch_states(layer.plan.side, tokens, block + 8, end);
+      std::memcpy(states, layer.plan.side.states_of(tokens.block(block)), bytes);
     }
-    body(head, first, end, reinterpret_cast<State*>(shadow));
+    body(head, first, end);
   });
   layer.observed = true;
+}
+
+/// The pass is final: the memory of the old states is free for the next layer.
+inline void forget_states(LayerState& layer, std::vector<StatesBefore>& spare) {
+  if (!layer.observed) return;
+  spare.push_back(std::exchange(layer.before, {}));
+  layer.observed = false;
+}
+
+/// The pass is dropped: the states are what they were.
+inline void restore_states(LayerState& layer, std::vector<StatesBefore>& spare) {
+  if (!layer.observed) return;
+  const std::size_t bytes = layer.plan.side.state_bytes * kBlockTokens;
+  const std::byte* states = layer.before.states.data();
+  for (const Head& head : layer.heads) {
+    for (int block = 0; block < head.blocks(); ++block, states += bytes)
+      std::memcpy(layer.plan.side.states_of(head.block(block)), states, bytes);
+  }
+  forget_states(layer, spare);
 }
 
 /// Weights that the engine's own kernel computed.
 template <class Arch, class Policy>
 void observe_weights(const Policy& policy, LayerState& layer, std::span<const int> positions,
                      const Weights& weights, Reduce reduce, int first_query,
-                     const Executor& executor) {
+                     const Executor& executor, std::vector<StatesBefore>& spare) {
   const int group = layer.plan.shape.group();
   const int count = static_cast<int>(positions.size());
-  with_shadow<typename Policy::State>(
-      layer, executor, 16, [&](int head, int first, int end, typename Policy::State* states) {
-        const Head& tokens = layer.heads[static_cast<std::size_t>(head)];
-        const int live = tokens.live();
-        alignas(64) float line[kBlockTokens];
-        alignas(64) float reduced[kBlockTokens];
-        int before = 0;  // slots in earlier blocks
-        for (int index = 0; index < first; ++index) before += tokens.block(index).used;
-        for (int index = first; index < end; ++index) {
-          const Block& block = tokens.block(index);
-          for (int query = first_query; query < count; ++query) {
-            for (int member = 0; member < group; ++member) {
-              const float* from = weights.data + query * weights.token_stride +
-                                  (head * group + member) * weights.head_stride + before;
-              std::fill_n(line, kBlockTokens, 0.0F);
-              std::copy_n(from, block.used, line);
-              reduce_weights<Arch>(reduce, member == 0, group, line, 1.0F, reduced);
-            }
-            const int position = positions[static_cast<std::size_t>(query)];
-            const Attention seen{.visible = live - (count - 1 - query),
-                                 .step = position,
-                                 .row = query - first_query};
-            observe_block(policy, states + index * kBlockTokens, visible_slots(block, position, 0),
-                          reduced, seen);
-          }
-          before += block.used;
+  observe_blocks(layer, executor, 16, spare, [&](int head, int first, int end) {
+    const Head& tokens = layer.heads[static_cast<std::size_t>(head)];
+    const int live = tokens.live();
+    alignas(64) float line[kBlockTokens];
+    alignas(64) float reduced[kBlockTokens];
+    int before = 0;  // slots in earlier blocks
+    for (int index = 0; index < first; ++index) before += tokens.block(index).used;
+    for (int index = first; index < end; ++index) {
+      Block& block = tokens.block(index);
+      for (int query = first_query; query < count; ++query) {
+        for (int member = 0; member < group; ++member) {
+          const float* from = weights.data + query * weights.token_stride +
+                              (head * group + member) * weights.head_stride + before;
+          std::fill_n(line, kBlockTokens, 0.0F);
+          std::copy_n(from, block.used, line);
+          reduce_weights<Arch>(reduce, member == 0, group, line, 1.0F, reduced);
         }
-      });
+        const int position = positions[static_cast<std::size_t>(query)];
+        const Attention seen{
+            .visible = live - (count - 1 - query), .step = position, .row = query - first_query};
+        observe_block(policy, states_of<Policy>(layer.plan.side, block),
+                      visible_slots(block, position, 0), reduced, seen);
+      }
+      before += block.used;
+    }
+  });
 }
 
 }  // namespace kvast
