@@ -9,16 +9,17 @@
 #include <span>
 #include <vector>
 
+#include "bench/quality/any_cache.h"
 #include "examples/decoder/llama.h"
 #include "kvast/host/openmp.h"
 #include "tests/examples/decoder/model_file.h"
-#include "tests/examples/decoder/naive_cache.h"
 
 namespace kvast::decoder {
 namespace {
 
 constexpr int kContext = 1024;
 constexpr int kScored = 128;
+constexpr int kPositions = 2000;
 
 class Model : public WithModel {
  protected:
@@ -44,22 +45,35 @@ class Model : public WithModel {
     return std::log(total) + most - static_cast<double>(logits[static_cast<std::size_t>(target)]);
   }
 
+  std::unique_ptr<quality::AnyCache> full_cache(const Llama& model) {
+    return quality::make_cache("full", "f32",
+                               {.shape = model.config().shape(),
+                                .prompt_tokens = kContext,
+                                .rope = {},
+                                .executor = openmp(0),
+                                .pool = &pool_});
+  }
+
   nlohmann::json reference_;
   std::vector<int> story_;
+  BlockPool pool_;
 };
 
 TEST_F(Model, PromptLogitsAgreeWithTheReference) {
   Llama model(gguf(), openmp(0));
-  NaiveCache cache(model.config().shape());
+  const auto made = full_cache(model);
+  quality::AnyCache& cache = *made;
   const auto argmax = reference_["argmax"].get<std::vector<int>>();
   const std::string recorded = read_repository_file("tests/golden/model/logits.f32");
   int agreed = 0;
   double worst = 0;
-  std::vector<int> rows(128);
-  for (int row = 0; row < 128; ++row) rows[static_cast<std::size_t>(row)] = row;
-  for (int first = 0; first < kContext; first += 128) {
-    ASSERT_TRUE(model.forward(cache, story(first, 128), first, NaivePass{}, rows));
-    for (int row = 0; row < 128; ++row) {
+  constexpr int kChunk = 100;
+  std::vector<int> rows(kChunk);
+  for (int row = 0; row < kChunk; ++row) rows[static_cast<std::size_t>(row)] = row;
+  for (int first = 0; first < kPositions; first += kChunk) {
+    ASSERT_TRUE(model.forward(cache, story(first, kChunk), first,
+                              PassOptions{.tokens = kChunk, .more_of_prompt = true}, rows));
+    for (int row = 0; row < kChunk; ++row) {
       agreed += model.best(row) == argmax[static_cast<std::size_t>(first + row)];
       const auto positions = reference_["logits"]["positions"].get<std::vector<int>>();
       for (std::size_t index = 0; index < positions.size(); ++index) {
@@ -74,8 +88,8 @@ TEST_F(Model, PromptLogitsAgreeWithTheReference) {
       }
     }
   }
-  std::printf("top-1 %d of %d, logits within %.1e\n", agreed, kContext, worst);
-  EXPECT_GE(agreed, kContext * 999 / 1000);
+  std::printf("top-1 %d of %d, logits within %.1e\n", agreed, kPositions, worst);
+  EXPECT_GE(agreed, kPositions * 999 / 1000);
   EXPECT_LT(worst, 5e-3);
 }
 
@@ -83,12 +97,15 @@ TEST_F(Model, GeneratedTokensScoreAsInTheReference) {
   const auto nll = reference_["nll"].get<std::vector<double>>();
   const auto argmax = reference_["argmax"].get<std::vector<int>>();
   Llama model(gguf(), openmp(0));
-  NaiveCache prompted(model.config().shape());
-  ASSERT_TRUE(model.forward(prompted, story(0, kContext - 1), 0, NaivePass{}));
+  const auto prompted = full_cache(model);
+  ASSERT_TRUE(model.forward(*prompted, story(0, kContext - 1), 0,
+                            PassOptions{.tokens = kContext - 1, .last_of_prompt = true}));
   for (const Precision precision : {Precision::fast, Precision::exact}) {
     model.set_precision(precision);
-    NaiveCache cache = prompted;
-    ASSERT_TRUE(model.forward(cache, story(kContext - 1, 1), kContext - 1, NaivePass{}));
+    const auto forked = prompted->fork();
+    ASSERT_TRUE(forked);
+    quality::AnyCache& cache = *forked;
+    ASSERT_TRUE(model.forward(cache, story(kContext - 1, 1), kContext - 1, PassOptions{}));
     double sum = 0, expected = 0, worst = 0;
     int agreed = 0;
     for (int scored = 0; scored < kScored; ++scored) {
@@ -99,7 +116,7 @@ TEST_F(Model, GeneratedTokensScoreAsInTheReference) {
       expected += recorded;
       worst = std::max(worst, std::fabs(own - recorded));
       agreed += model.best() == argmax[static_cast<std::size_t>(position - 1)];
-      ASSERT_TRUE(model.forward(cache, story(position, 1), position, NaivePass{}));
+      ASSERT_TRUE(model.forward(cache, story(position, 1), position, PassOptions{}));
     }
     std::printf("precision %d: nll %.6f, recorded %.6f, worst token %.2e, top-1 %d of %d\n",
                 static_cast<int>(precision), sum / kScored, expected / kScored, worst, agreed,
