@@ -1,36 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/quality/any_cache.h"
-#include "bench/quality/policy_specs.h"
+#include "bench/quality/policies.h"
 #include "bench/quality/storages.h"
 
 namespace kvast::quality {
 
+namespace {
+
+template <class Visit>
+void for_each_policy(Visit&& visit) {
+  for (const auto table : {recency_policies, attention_policies}) {
+    for (const PolicyName& known : table()) visit(known);
+  }
+}
+
+}  // namespace
+
 std::unique_ptr<AnyCache> make_cache(const std::string& policy, const std::string& storage,
                                      const CacheSetup& setup) {
-  if (Spec::split(storage, '+').size() != 1)
-    throw SpecError("storage '" + storage + "': no basis is known to compose with '+'");
-  Spec spec = Spec::parse(storage);
+  const AnyStorage kept = read_storage(storage);
+  Spec spec = Spec::parse(policy);
+  std::unique_ptr<AnyCache> made;
   std::string names;
-  for (const StorageName& known : kStorages) {
-    if (spec.name() == known.name) return known.make(spec, policy, &setup);
+  for_each_policy([&](const PolicyName& known) {
     names += std::string(" ") + known.name;
-  }
-  throw SpecError("unknown storage '" + spec.name() + "'; valid are" + names);
+    if (spec.name() == known.name) made = known.make(spec, &kept, &setup);
+  });
+  if (made == nullptr) throw SpecError("unknown policy '" + spec.name() + "'; valid are" + names);
+  return made;
 }
 
 std::vector<Listed> list_specs() {
   std::vector<Listed> all;
-  for_each_policy([&](const char* name, auto read) {
-    Spec spec = Spec::parse(name);
-    (void)read(spec, 0);
-    (void)spec.choice("positions", {"original", "compacted"}, 0);
-    all.push_back({"policy", name, spec.keys()});
-  });
-  for (const StorageName& known : kStorages) {
+  for_each_policy([&](const PolicyName& known) {
     Spec spec = Spec::parse(known.name);
-    (void)known.make(spec, "full", nullptr);
-    all.push_back({"storage", known.name, spec.keys()});
-  }
+    (void)known.make(spec, nullptr, nullptr);
+    all.push_back({"policy", known.name, spec.keys()});
+  });
+  for (Listed& storage : list_storages()) all.push_back(storage);
   return all;
 }
 

@@ -1,29 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Storages by name. Each is instantiated with every policy in a translation unit of its own.
+// Storages by name.
 #pragma once
 
-#include <memory>
 #include <string>
+#include <vector>
 
 #include "bench/quality/any_cache.h"
-#include "bench/quality/spec.h"
+#include "kvast/storage/any_storage.h"
 
 namespace kvast::quality {
 
-/// Reads the storage's keys from `spec`; with a setup it also makes the cache, without it only asks
-/// (for --list).
-using StorageMaker = std::unique_ptr<AnyCache> (*)(Spec& spec, const std::string& policy,
-                                                   const CacheSetup* setup);
+/// The storage that a SPEC names. Throws SpecError naming the valid names or keys.
+AnyStorage read_storage(const std::string& text);
 
-std::unique_ptr<AnyCache> make_f32(Spec& spec, const std::string& policy, const CacheSetup* setup);
-std::unique_ptr<AnyCache> make_f16(Spec& spec, const std::string& policy, const CacheSetup* setup);
-std::unique_ptr<AnyCache> make_kivi(Spec& spec, const std::string& policy, const CacheSetup* setup);
-
-struct StorageName {
-  const char* name;
-  StorageMaker make;
-};
-inline constexpr StorageName kStorages[] = {
-    {"f32", make_f32}, {"f16", make_f16}, {"kivi", make_kivi}};
+std::vector<Listed> list_storages();
 
 }  // namespace kvast::quality

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// AnyCache around one KVCache<Policy, Storage>. Each storage's translation unit instantiates it for
-// every policy.
+// AnyCache around KVCache<Policy, AnyStorage>, and the row that names a policy. Only the
+// policies_*.cpp include it.
 #pragma once
 
 #include <algorithm>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "bench/quality/any_cache.h"
-#include "bench/quality/policy_specs.h"
+#include "bench/quality/policies.h"
+#include "kvast/kvast.h"
 
 namespace kvast::quality {
 
-template <class Policy, class Storage>
+template <class Policy>
 class TypedCache final : public AnyCache {
  public:
-  using Cache = KVCache<Policy, Storage>;
+  using Cache = KVCache<Policy, AnyStorage>;
 
   TypedCache(Cache cache, bool compacted) : cache_(std::move(cache)), compacted_(compacted) {}
 
@@ -64,22 +66,30 @@ class TypedCache final : public AnyCache {
   std::size_t peak_ = 0;
 };
 
-/// The policy that `policy` names, over `storage`.
-template <class Storage>
-std::unique_ptr<AnyCache> make_typed(const std::string& policy, Storage storage,
-                                     const CacheSetup& setup) {
-  std::unique_ptr<AnyCache> made;
-  with_policy(
-      policy, setup.prompt_tokens, [&]<class Policy>(const Policy& value, Positions positions) {
-        const bool compacted = positions == Positions::compacted;
-        CacheOptions options;
-        options.positions = positions;
-        options.executor = setup.executor;
-        if (compacted) options.rope = setup.rope;
-        made = std::make_unique<TypedCache<Policy, Storage>>(
-            KVCache<Policy, Storage>(setup.shape, value, storage, *setup.pool, options), compacted);
-      });
-  return made;
+inline Reduce read_reduce(Spec& spec) {
+  return static_cast<Reduce>(spec.choice("reduce", {"mean", "sum", "max"}, 0));
+}
+
+/// A row of a policy table: Read(Spec&, prompt tokens) gives the policy.
+template <auto Read>
+constexpr PolicyName policy_row(const char* name) {
+  return {name, [](Spec& spec, const AnyStorage* storage, const CacheSetup* setup) {
+            std::unique_ptr<AnyCache> made;
+            const auto policy = Read(spec, setup == nullptr ? 0 : setup->prompt_tokens);
+            CacheOptions options;
+            options.positions =
+                static_cast<Positions>(spec.choice("positions", {"original", "compacted"}, 0));
+            if (setup == nullptr) return made;
+            spec.finish();
+            const bool compacted = options.positions == Positions::compacted;
+            options.executor = setup->executor;
+            if (compacted) options.rope = setup->rope;
+            using Policy = std::remove_const_t<decltype(policy)>;
+            made = std::make_unique<TypedCache<Policy>>(
+                KVCache<Policy, AnyStorage>(setup->shape, policy, *storage, *setup->pool, options),
+                compacted);
+            return made;
+          }};
 }
 
 }  // namespace kvast::quality

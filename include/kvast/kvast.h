@@ -10,6 +10,7 @@
 #include "kvast/policy/snapkv.h"
 #include "kvast/policy/streaming_llm.h"
 #include "kvast/policy/tova.h"
+#include "kvast/storage/any_storage.h"
 #include "kvast/storage/dense.h"
 #include "kvast/storage/external.h"
 #include "kvast/storage/kivi.h"

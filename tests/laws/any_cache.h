@@ -56,26 +56,39 @@ class AnyCache {
 inline constexpr Shape kLawShape{
     .layers = 2, .query_heads = 4, .heads = 2, .head_dim = 16, .value_dim = 40};
 
+enum class LawStorage { f32, f16, kivi4, external };
+inline constexpr LawStorage kLawStorages[] = {LawStorage::f32, LawStorage::f16, LawStorage::kivi4,
+                                              LawStorage::external};
+
 /// One cell of policy x storage.
 struct Cell {
   Promise policy;
-  std::string storage;
-  std::unique_ptr<AnyCache> (*make)(BlockPool& pool, Executor executor);
+  LawStorage storage;
+  std::unique_ptr<AnyCache> (*maker)(LawStorage storage, BlockPool& pool, Executor executor);
 
-  std::string name() const { return policy.name + " x " + storage; }
+  std::unique_ptr<AnyCache> make(BlockPool& pool, Executor executor) const {
+    return maker(storage, pool, executor);
+  }
+  std::string name() const {
+    static constexpr const char* kNames[] = {"Dense<float>", "Dense<half>", "Kivi<4>", "External"};
+    return policy.name + " x " + kNames[static_cast<int>(storage)];
+  }
 };
 
 // One translation unit each, so that they compile side by side.
-std::vector<Cell> dense_f32_cells();
-std::vector<Cell> dense_f16_cells();
-std::vector<Cell> kivi4_cells();
-std::vector<Cell> external_cells();
+std::vector<Cell> recency_cells();
+std::vector<Cell> attention_cells();
 
 inline std::vector<Cell> all_cells() {
   std::vector<Cell> cells;
-  for (auto some : {dense_f32_cells, dense_f16_cells, kivi4_cells, external_cells}) {
+  for (auto some : {recency_cells, attention_cells}) {
     for (Cell& cell : some()) cells.push_back(cell);
   }
+  return cells;
+}
+inline std::vector<Cell> cells_with(LawStorage storage) {
+  std::vector<Cell> cells = all_cells();
+  std::erase_if(cells, [&](const Cell& cell) { return cell.storage != storage; });
   return cells;
 }
 

@@ -25,7 +25,8 @@ const std::vector<std::vector<int>> kWays{
 TEST(Arrivals, KeptSetsOfAChunkedPromptAreThoseOfTheWhole) {
   for (const Cell& cell : all_cells()) {
     if (!cell.policy.ends_alike) continue;
-    if (cell.policy.name == "SnapKV" && cell.storage == "External") continue;  // see External tests
+    if (cell.policy.name == "SnapKV" && cell.storage == LawStorage::external)
+      continue;  // see External tests
     SCOPED_TRACE(cell.name());
     BlockPool pool;
     auto whole = cell.make(pool, serial());
@@ -61,7 +62,7 @@ TEST(Arrivals, TokensOneByOneAreTheTokensOfAPrompt) {
 // Without eviction codes are the same bits: prefill(T), prefill(T0) + decode, chunks.
 TEST(Arrivals, WithoutEvictionStoredBitsAreTheSame) {
   for (const Cell& cell : all_cells()) {
-    if (cell.policy.name != "Full" || cell.storage == "External") continue;
+    if (cell.policy.name != "Full" || cell.storage == LawStorage::external) continue;
     SCOPED_TRACE(cell.name());
     BlockPool pool;
     auto whole = cell.make(pool, serial());
@@ -89,7 +90,7 @@ TEST(Arrivals, WithoutEvictionStoredBitsAreTheSame) {
 // After SnapKV's choice at the prompt's end: the same survivors, sealed in the same order.
 TEST(Arrivals, SnapKVSealsTheSameBitsFromChunks) {
   for (const Cell& cell : all_cells()) {
-    if (cell.policy.name != "SnapKV" || cell.storage == "External") continue;
+    if (cell.policy.name != "SnapKV" || cell.storage == LawStorage::external) continue;
     SCOPED_TRACE(cell.name());
     BlockPool pool;
     auto whole = cell.make(pool, serial());
@@ -105,8 +106,8 @@ TEST(Arrivals, SnapKVSealsTheSameBitsFromChunks) {
 
 // The policy does not care who computes the weights: kept sets with the engine's own kernel.
 TEST(Arrivals, ExternalKeepsTheSetsOfAttend) {
-  const std::vector<Cell> inside = dense_f32_cells();
-  const std::vector<Cell> outside = external_cells();
+  const std::vector<Cell> inside = cells_with(LawStorage::f32);
+  const std::vector<Cell> outside = cells_with(LawStorage::external);
   for (std::size_t at = 0; at < inside.size(); ++at) {
     SCOPED_TRACE(inside[at].name());
     BlockPool pool;

@@ -11,13 +11,12 @@
 
 namespace kvast::test {
 
-template <class Policy, class Storage>
+template <class Policy>
 class CacheOf : public AnyCache {
  public:
-  using Cache = KVCache<Policy, Storage>;
-  static constexpr bool kExternal = std::is_same_v<Storage, External>;
+  using Cache = KVCache<Policy, AnyStorage>;
 
-  explicit CacheOf(Cache cache) : cache_(std::move(cache)) {}
+  CacheOf(Cache cache, bool external) : cache_(std::move(cache)), external_(external) {}
 
   std::vector<float> run(int tokens, Phase phase) override {
     auto pass = cache_.begin(options(tokens, phase));
@@ -48,7 +47,7 @@ class CacheOf : public AnyCache {
   Stats stats() const override { return cache_.stats(); }
   std::vector<float> exported() override {
     std::vector<float> all;
-    for (int layer = 0; !kExternal && layer < cache_.layers(); ++layer) {
+    for (int layer = 0; !external_ && layer < cache_.layers(); ++layer) {
       int most = 0;
       for (int head = 0; head < kLawShape.heads; ++head)
         most = std::max(most, cache_.tokens(layer, head));
@@ -65,7 +64,7 @@ class CacheOf : public AnyCache {
   std::unique_ptr<AnyCache> fork() override {
     auto copy = cache_.fork();
     if (!copy) throw std::runtime_error(copy.status().message());
-    return std::make_unique<CacheOf>(std::move(*copy));
+    return std::make_unique<CacheOf>(std::move(*copy), external_);
   }
   void clear() override { cache_.clear(); }
 
@@ -85,7 +84,7 @@ class CacheOf : public AnyCache {
     const auto queries = tensor(Kind::query, layer, positions, shape.query_heads, shape.head_dim);
     pass.append(layer, std::span(keys), std::span(values));
     if (!attends) return;
-    if constexpr (kExternal) {
+    if (external_) {
       if (Policy::needs.attention) show_weights(pass, layer, positions, queries);
     } else {
       const std::size_t size =
@@ -132,73 +131,38 @@ class CacheOf : public AnyCache {
   }
 
   Cache cache_;
+  bool external_;
 };
 
-// The settings of every policy, and what they promise.
-struct FullCase {
-  static Full policy() { return {}; }
-  static Promise promise() { return {.name = "Full", .recent = 1 << 20, .ends_alike = true}; }
-};
-struct StreamingCase {
-  static StreamingLLM policy() { return {.sinks = 4, .recent = 60}; }
-  static Promise promise() {
-    return {.name = "StreamingLLM", .budget = 64, .sinks = 4, .recent = 60, .ends_alike = true};
-  }
-};
-struct H2OCase {
-  static H2O policy() { return {.heavy = 40, .recent = 24}; }
-  static Promise promise() { return {.name = "H2O", .budget = 64, .recent = 24}; }
-};
-struct L2NormCase {
-  static L2Norm policy() {
-    return {.tokens_kept = 70, .recent = 8, .skip = LayerSet::first(1), .when = When::full(6)};
-  }
-  static Promise promise() {
-    return {.name = "L2Norm", .budget = 70, .slack_layers = 1, .recent = 8};
-  }
-};
-struct CormCase {
-  static Corm policy() { return {.window = 40, .recent = 20}; }
-  static Promise promise() { return {.name = "Corm", .recent = 20}; }
-};
-struct TovaCase {
-  static TOVA policy() { return {.tokens_kept = 64}; }
-  static Promise promise() { return {.name = "TOVA", .budget = 64, .shared_by_layer = true}; }
-};
-struct SnapCase {
-  static SnapKV policy() { return {.tokens_kept = 64, .window = 8}; }
-  static Promise promise() {
-    return {
-        .name = "SnapKV", .budget = 64, .only_at_prompts = true, .recent = 8, .ends_alike = true};
-  }
-};
-
-template <class Storage>
-Storage law_storage() {
-  if constexpr (std::is_same_v<Storage, Kivi<4>>) {
-    return {.residual = 16};
-  } else {
-    return {};
+inline AnyStorage law_storage(LawStorage storage) {
+  switch (storage) {
+    case LawStorage::f32:
+      return Dense<float>{};
+    case LawStorage::f16:
+      return Dense<half>{};
+    case LawStorage::kivi4:
+      return Kivi<4>{.residual = 16};
+    default:
+      return External{};
   }
 }
 
-template <class Case, class Storage>
-Cell cell(const std::string& storage) {
-  return {.policy = Case::promise(),
-          .storage = storage,
-          .make = [](BlockPool& pool, Executor executor) -> std::unique_ptr<AnyCache> {
-            using Policy = decltype(Case::policy());
-            return std::make_unique<CacheOf<Policy, Storage>>(KVCache<Policy, Storage>(
-                kLawShape, Case::policy(), law_storage<Storage>(), pool, {.executor = executor}));
-          }};
+template <class Case>
+std::unique_ptr<AnyCache> make_cell(LawStorage storage, BlockPool& pool, Executor executor) {
+  using Policy = decltype(Case::policy());
+  return std::make_unique<CacheOf<Policy>>(
+      KVCache<Policy, AnyStorage>(kLawShape, Case::policy(), law_storage(storage), pool,
+                                  {.executor = executor}),
+      storage == LawStorage::external);
 }
 
-template <class Storage>
-std::vector<Cell> cells_of(const std::string& storage) {
-  return {cell<FullCase, Storage>(storage), cell<StreamingCase, Storage>(storage),
-          cell<H2OCase, Storage>(storage),  cell<L2NormCase, Storage>(storage),
-          cell<CormCase, Storage>(storage), cell<TovaCase, Storage>(storage),
-          cell<SnapCase, Storage>(storage)};
+/// A translation unit's share: its policies with every storage.
+template <class... Cases>
+std::vector<Cell> cells_of() {
+  std::vector<Cell> cells;
+  for (const LawStorage storage : kLawStorages)
+    (cells.push_back({Cases::promise(), storage, make_cell<Cases>}), ...);
+  return cells;
 }
 
 }  // namespace kvast::test

@@ -51,7 +51,7 @@ TEST_P(Twins, AForkAndItsOriginGoOnAsIfAlone) {
   const std::size_t before = pool.bytes_in_use();
   auto copy = origin->fork();
   EXPECT_EQ(copy->bytes(), origin->bytes());
-  if (GetParam().storage != "External") {
+  if (GetParam().storage != LawStorage::external) {
     EXPECT_LT(pool.bytes_in_use(), before + before / 2) << "payload is shared, not copied";
   }
   // the copy goes a way of its own, in between the origin's steps

@@ -67,7 +67,7 @@ template <class Policy, class Storage>
 class Run {
  public:
   Run(const Script& script, Policy policy, CacheOptions options = {})
-      : script_(script), cache_(script.shape, policy, Storage{}, pool_, options) {}
+      : script_(script), cache_(script.shape, policy, AnyStorage(Storage{}), pool_, options) {}
 
   void pass(const Turn& turn) {
     auto pass = cache_.begin({.tokens = turn.tokens,
@@ -91,7 +91,7 @@ class Run {
     }
   }
   std::vector<int> kept(int head = 0, int layer = 0) const { return cache_.kept(layer, head); }
-  KVCache<Policy, Storage>& cache() { return cache_; }
+  KVCache<Policy, AnyStorage>& cache() { return cache_; }
 
  private:
   static std::size_t size(int tokens, int heads, int dim) {
@@ -149,7 +149,7 @@ class Run {
 
   Script script_;
   BlockPool pool_;
-  KVCache<Policy, Storage> cache_;
+  KVCache<Policy, AnyStorage> cache_;
 };
 
 /// Tests of a policy run on both.
