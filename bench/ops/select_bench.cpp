@@ -36,8 +36,9 @@ void rank_select(benchmark::State& state) {
   const H2O policy{.heavy = tokens, .recent = kRecent};
   RankWork work;
   const auto step = [&] {
-    rank_tokens(policy, one.plan(), one.head(), tokens - 1, tokens - excess, work);
-    select_victims(one.head(), tokens - excess, work);
+    work.target = tokens - excess;
+    rank_tokens(policy, one.plan(), one.head(), {.newest = tokens - 1}, work);
+    select_victims(one.head(), work);
   };
   step();
   if (work.victims != expected(one, tokens, excess)) {

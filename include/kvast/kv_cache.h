@@ -58,8 +58,8 @@ class KVCache {
     layers_.resize(static_cast<std::size_t>(shape.layers()));
     for (int layer = 0; layer < shape.layers(); ++layer) {
       if (compacted) options.rope.validate(shape[layer].head_dim, caller);
-      validate_policy(layer, shape.layers(), caller);
       LayerState& state = layers_[static_cast<std::size_t>(layer)];
+      state.budget = checked_budget({layer, shape.layers()}, caller);
       state.plan = {.shape = shape[layer],
                     .formats = storage.template plan<Arch>(layer),
                     .side = SideLayout::of(Policy::needs, sizeof(State)),
@@ -67,6 +67,9 @@ class KVCache {
                     .keeps_order = compacted};
       require(!compacted || state.plan.has_payload(), caller,
               "Positions::compacted needs a storage that keeps keys");
+      require(!Policy::needs.vectors || (state.plan.has_payload() && !compacted), caller,
+              "policy: it ranks by keys and values as they arrived; External storage keeps none, "
+              "and Positions::compacted turns them");
       state.heads.resize(static_cast<std::size_t>(shape[layer].heads));
       state.moves.resize(state.heads.size());
     }
@@ -167,20 +170,24 @@ class KVCache {
     layers_.resize(from.layers_.size());
     for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
       layers_[layer].plan = from.layers_[layer].plan;
+      layers_[layer].budget = from.layers_[layer].budget;
       layers_[layer].heads.resize(from.layers_[layer].heads.size());
       layers_[layer].moves.resize(layers_[layer].heads.size());
       layers_[layer].ring = from.layers_[layer].ring;
       layers_[layer].last_act = from.layers_[layer].last_act;
     }
   }
-  void validate_policy(int layer, int layers, Caller caller) const {
-    const Budget budget = detail::budget_of(policy_, Layer{layer, layers});
+  Budget checked_budget(Layer layer, Caller caller) const {
+    if constexpr (requires { policy_.validate_layers(layers, caller); })
+      policy_.validate_layers(layer.layers, caller);
+    const Budget budget = detail::budget_of(policy_, layer);
     const When when = detail::when_of(policy_);
-    require(!budget.limited() || budget.tokens >= 1, caller, "policy: budget of layer ", layer,
-            " is ", budget.tokens, ", must be at least 1");
+    require(!budget.limited() || budget.tokens >= 1, caller, "policy: budget of layer ",
+            layer.index, " is ", budget.tokens, ", must be at least 1");
     require(when.batch >= 1, caller, "policy: when.batch is ", when.batch, ", must be at least 1");
-    require(!budget.limited() || when.batch <= budget.tokens, caller, "policy: when.batch is ",
-            when.batch, ", must be at most the budget, ", budget.tokens);
+    require(!budget.limited() || budget.cap || when.batch <= budget.tokens, caller,
+            "policy: when.batch is ", when.batch, ", must be at most the budget, ", budget.tokens);
+    return budget;
   }
   const LayerState& checked(int layer, Caller caller) const {
     require(layer >= 0 && layer < layers(), caller, "layer is ", layer, ", must lie in [0, ",

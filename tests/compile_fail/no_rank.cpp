@@ -1,4 +1,4 @@
-// expect: kvast policy: must have float rank(Token, State) const, or void select(HeadView<State>
+// expect: kvast policy: must have float rank(Token, State) const, or void rank_head(HeadView<State>
 // SPDX-License-Identifier: Apache-2.0
 #include <kvast/core/check_policy.h>
 

@@ -95,5 +95,70 @@ TEST(Kvpress, ObservedAttentionPress) {
   });
 }
 
+// Its counts are not ours (see tests/golden/kvpress/README.md); given the count, the layer's set is
+// SnapKV's.
+TEST(Kvpress, PyramidKVPress) {
+  expect_all("PyramidKV", [](const GoldenCase& golden, int kept) {
+    const int width = golden.params.at("kernel_size");
+    const int window = golden.params.at("window_size");
+    PerLayerBudget<SnapKV> policy{
+        {.tokens_kept = std::max(kept, window), .window = window, .pooling = {.width = width}}, {}};
+    policy.budgets.layers = 1;
+    policy.budgets.tokens[0] = kept;
+    return policy;
+  });
+}
+
+TEST(Kvpress, KeyDiffPress) {
+  expect_all("KeyDiff", [](const GoldenCase&, int kept) { return KeyDiff{.tokens_kept = kept}; });
+}
+
+TEST(Kvpress, LagKVPress) {
+  expect_all("LagKV", [](const GoldenCase& golden, int kept) {
+    return LagKV{.tokens_kept = kept,
+                 .sinks = golden.params.at("n_sink"),
+                 .lag = golden.params.at("lag_size"),
+                 .across = golden.params.at("cross_scoring")};
+  });
+}
+
+/// The cases where AdaKV wraps `inner`; `make(its parameters, mean tokens per head)` is our policy.
+template <class Make>
+void expect_shared(const std::string& inner, Make make) {
+  int cases = 0;
+  for (const GoldenCase& golden : recorded().cases("AdaKV")) {
+    if (golden.params.at("press") != inner) continue;
+    ++cases;
+    int total = 0;
+    for (const auto& head : golden.kept) total += static_cast<int>(head.size());
+    const auto policy =
+        make(golden.params.at("press_params"), total / static_cast<int>(golden.kept.size()));
+    AdaHeads<std::remove_const_t<decltype(policy)>> shared{policy};
+    shared.safeguard = golden.params.at("alpha_safeguard");
+    shared.kind = Allocation::Kind::floor;
+    expect_kept(golden, shared);
+  }
+  EXPECT_GE(cases, 9) << inner;
+}
+
+TEST(Kvpress, AdaKVPressOverSnapKV) {
+  expect_shared("SnapKV", [](const nlohmann::json& params, int kept) {
+    const int width = params.at("kernel_size");
+    return SnapKV{
+        .tokens_kept = kept, .window = params.at("window_size"), .pooling = {.width = width}};
+  });
+}
+
+TEST(Kvpress, AdaKVPressOverKeyDiff) {
+  expect_shared("KeyDiff",
+                [](const nlohmann::json&, int kept) { return KeyDiff{.tokens_kept = kept}; });
+}
+
+TEST(Kvpress, AdaKVPressOverKnorm) {
+  expect_shared("Knorm", [](const nlohmann::json&, int kept) {
+    return L2Norm{.tokens_kept = kept, .skip = LayerSet{}, .when = When::prompt()};
+  });
+}
+
 }  // namespace
 }  // namespace kvast::test

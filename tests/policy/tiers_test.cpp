@@ -108,8 +108,9 @@ struct Picker {
   };
 
   void observe(State& state, Attention attention) const { state.mass += attention.weight; }
-  void select(HeadView<State> view, std::span<bool> keep) const {
+  void rank_head(HeadView<State> view, std::span<float> ranks) const {
     ++notes->calls;
+    std::vector<bool> keep(ranks.size(), false);
     notes->least_budget = std::min(notes->least_budget, view.budget);
     const int newest = view.tokens.back().position + view.tokens.back().age;
     for (std::size_t at = 0; at < view.tokens.size(); ++at) {
@@ -126,6 +127,7 @@ struct Picker {
       }
       keep[best] = true;
     }
+    for (std::size_t at = 0; at < keep.size(); ++at) ranks[at] = keep[at] ? kPin : kDrop;
   }
   Budget budget(Layer) const { return {tokens_kept}; }
 };

@@ -63,9 +63,9 @@ concept HasOddWindow = requires {
 };
 
 template <class Policy>
-concept SelectsWholeHeads = requires(const Policy policy, HeadView<typename Policy::State> view,
-                                     std::span<bool> keep) {
-  { policy.select(view, keep) } -> std::same_as<void>;
+concept RanksWholeHeads = requires(const Policy policy, HeadView<typename Policy::State> view,
+                                   std::span<float> ranks) {
+  { policy.rank_head(view, ranks) } -> std::same_as<void>;
 };
 
 /// The optional facts of a policy, with the defaults of those that say nothing.
@@ -107,6 +107,13 @@ constexpr bool replays() {
   if constexpr (requires { Policy::replays; }) return Policy::replays;
   return false;
 }
+/// Whether the heads of a layer share its budget.
+template <class Policy>
+constexpr bool allocates() {
+  return requires(const Policy policy) {
+    { policy.allocation() } -> std::same_as<Allocation>;
+  };
+}
 /// Whether the policy can ever evict; Full cannot, and then nothing is ranked.
 template <class Policy>
 constexpr bool evicts() {
@@ -147,9 +154,12 @@ consteval bool check_policy() {
                   "kvast policy: has a Head, so it must have Head summarize(Token, State) const, "
                   "Head merge(Head, Head) const and float rank(Token, State, Head) const");
     static_assert(
-        detail::HasHead<Policy> || detail::RanksTokens<Policy> || detail::SelectsWholeHeads<Policy>,
+        detail::HasHead<Policy> || detail::RanksTokens<Policy> || detail::RanksWholeHeads<Policy>,
         "kvast policy: must have float rank(Token, State) const, or "
-        "void select(HeadView<State>, std::span<bool> keep) const");
+        "void rank_head(HeadView<State>, std::span<float> ranks) const");
+    static_assert(!Policy::needs.vectors || detail::RanksWholeHeads<Policy>,
+                  "kvast policy: needs vectors, so it must have "
+                  "void rank_head(HeadView<State>, std::span<float> ranks) const");
   }
   return true;
 }

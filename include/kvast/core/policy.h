@@ -16,6 +16,7 @@ struct Needs {
   bool attention = false;    ///< observe() is called with the weights of queries
   bool key_norms = false;    ///< Token::key_norm is filled, L2 norm of the key as it arrived
   bool token_kinds = false;  ///< Token::kind is filled from PassOptions::kinds
+  bool vectors = false;      ///< HeadView::keys and values are filled, decoded as they are stored
 };
 
 /// What a token is to the tokenizer; FastGen-like rules read it.
@@ -25,6 +26,8 @@ enum class TokenKind : std::uint8_t { other, special, punctuation };
 struct Token {
   int position = 0;  ///< in the sequence; never changes
   int age = 0;       ///< newest position is 0
+  int layer = 0;
+  int head = 0;  ///< kv head
   float key_norm = 0.0F;
   TokenKind kind = TokenKind::other;
 };
@@ -51,9 +54,11 @@ inline constexpr float kDrop = -3.402823466e+38F;  ///< goes whenever the policy
 /// Tokens that a policy may keep per head; negative: no limit.
 struct Budget {
   int tokens = -1;
+  bool cap = false;  ///< ranks decide whether or not it is exceeded; it only bounds what they keep
   KVAST_HD constexpr bool limited() const { return tokens >= 0; }
 };
 KVAST_HD constexpr Budget tokens(int count) { return {count}; }
+KVAST_HD constexpr Budget at_most(int count) { return {count, true}; }
 inline constexpr Budget kNoBudget{};
 
 /// When a policy acts.
@@ -88,13 +93,29 @@ struct Pooling {
   Kind kind = Kind::average;
 };
 
+/// How the heads of a layer share heads * budget tokens, where a policy has `Allocation
+/// allocation() const`. Each head keeps its pins.
+struct Allocation {
+  enum class Kind : std::uint8_t {
+    blend,  ///< a head's share of the layer's best tokens, mixed with the even share (Ada-KV)
+    floor   ///< each head's best first, then the layer's best (kvpress)
+  };
+  float safeguard = 0.2F;  ///< the part that is shared evenly, in [0, 1]
+  Kind kind = Kind::blend;
+};
+
 /// A head as a whole-head policy sees it: live tokens in order of position, their states, and the
-/// tokens to come down to (negative: no budget).
+/// tokens to come down to (negative: no budget). With Needs::vectors also keys [tokens, head_dim]
+/// and values [tokens, value_dim].
 template <class State>
 struct HeadView {
   std::span<const Token> tokens;
   std::span<const State> states;
   int budget = -1;
+  std::span<const float> keys;
+  std::span<const float> values;
+  int head_dim = 0;
+  int value_dim = 0;
 };
 
 inline constexpr std::int32_t kPinKey = 0x7F7FFFFF;    ///< rank_key(kPin)

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "kvast/host/allocate.h"
 #include "kvast/host/encode.h"
 #include "kvast/host/layer.h"
 #include "kvast/host/select.h"
@@ -32,28 +33,42 @@ struct CommitContext {
 
 namespace detail {
 
-/// Tokens to come down to (negative: whatever the ranks say), or nothing to do at all.
+/// What is due: nothing, heads beyond the budget, or every head.
 struct Action {
   bool acts = false;
+  bool always = false;  ///< whether or not a head exceeds the budget
   int budget = -1;
-  int target = -1;
+  int target = -1;  ///< tokens to come down to (negative: whatever the ranks say)
 };
 
 template <class Policy>
 Action decide(const Policy& policy, const LayerState& layer, const CommitContext& context) {
   if constexpr (!evicts<Policy>()) return {};
   const When when = when_of(policy);
-  const Budget budget = budget_of(policy, context.layer);
-  Action action{.acts = true, .budget = budget.tokens, .target = budget.tokens};
+  const Budget budget = layer.budget;
+  const bool free = !budget.limited() || budget.cap;
+  Action action{.acts = true, .always = free, .budget = budget.tokens, .target = budget.tokens};
   if (when.kind == When::Kind::prompt) action.acts = context.ends_prompt;
   if (when.kind == When::Kind::full) {
-    if (budget.limited()) {
-      action.target = budget.tokens - (when.batch - 1);
+    if (free) {
+      action.always = context.newest - layer.last_act >= when.batch;
+      action.acts = action.always || budget.limited();
     } else {
-      action.acts = context.newest - layer.last_act >= when.batch;
+      action.target = budget.tokens - (when.batch - 1);
     }
   }
   return action;
+}
+
+/// Whether any head has more tokens than its budget, or, where heads share it, all of them
+/// together.
+inline bool layer_exceeds(const LayerState& layer, int budget, bool together) {
+  std::int64_t total = 0;
+  for (const Head& head : layer.heads) {
+    total += head.live();
+    if (!together && head.live() > budget) return true;
+  }
+  return together && total > static_cast<std::int64_t>(budget) * std::ssize(layer.heads);
 }
 
 }  // namespace detail
@@ -69,35 +84,39 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
   // a decode step under a small budget is over before other threads have woken up
   const Executor& executor = layer.blocks() * kBlockTokens > (1 << 14) ? *context.executor : alone;
   const detail::Action action = detail::decide(policy, layer, context);
-  const auto exceeded = [&](const Head& head) {
-    return action.budget < 0 || head.live() > action.budget;
-  };
   const auto head_at = [&](int head) -> Head& {
     return layer.heads[static_cast<std::size_t>(head)];
   };
   for (auto& moves : layer.moves) moves.clear();
   if constexpr (detail::evicts<Policy>()) {
     constexpr bool kShared = detail::scope_of<Policy>() == Scope::layer;
+    constexpr bool kAllocates = detail::allocates<Policy>();
     const auto rank = [&](int head) {
       RankWork& ranks = work[static_cast<std::size_t>(head)].rank;
-      rank_tokens(policy, plan, head_at(head), context.newest, action.target, ranks);
+      ranks.target = action.target;
+      rank_tokens(policy, plan, head_at(head), {context.newest, context.layer.index, head}, ranks);
       pool_ranks(head_at(head), detail::pooling_of(policy), ranks);
     };
-    if (action.acts && kShared && exceeded(head_at(0))) {
+    // heads that share a set or a budget are decided together
+    const bool any = action.always || detail::layer_exceeds(layer, action.budget, kAllocates);
+    if (action.acts && any && (kShared || kAllocates)) {
       executor.parallel_for(heads, rank);
       std::vector<RankWork*>& all = work[0].all_ranks;
       all.clear();
       for (int head = 0; head < heads; ++head)
         all.push_back(&work[static_cast<std::size_t>(head)].rank);
-      share_ranks(all);
+      if constexpr (kShared) share_ranks(all);
+      if constexpr (kAllocates) allocate_budget(layer.heads, policy.allocation(), all);
     }
-    if (action.acts) {
-      layer.last_act = context.newest;
+    if (action.acts && any) {
+      if (action.always) layer.last_act = context.newest;
       executor.parallel_for(heads, [&](int head) {
         HeadWork& mine = work[static_cast<std::size_t>(head)];
-        if (!exceeded(head_at(head))) return;
-        if (!kShared) rank(head);
-        select_victims(head_at(head), action.target, mine.rank);
+        if constexpr (!kShared && !kAllocates) {
+          if (!action.always && head_at(head).live() <= action.budget) return;
+          rank(head);
+        }
+        select_victims(head_at(head), mine.rank);
         mine.evicted += static_cast<std::int64_t>(mine.rank.victims.size());
         evict_tokens(plan, head_at(head), mine.rank.victims, account, mine.slots,
                      &layer.moves[static_cast<std::size_t>(head)]);

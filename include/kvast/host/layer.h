@@ -30,6 +30,7 @@ struct StatesBefore {
 
 struct LayerState {
   LayerPlan plan;
+  Budget budget;  ///< the policy's, for this layer
   std::vector<Head> heads;
   Stage stage = Stage::idle;
   bool observed = false;  ///< the states changed in this pass, `before` holds the old ones

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "kvast/core/check_policy.h"
@@ -26,11 +25,24 @@ struct RankWork {
   std::vector<Place> order;  ///< live slots in order of position, where somebody needs it
   std::vector<Candidate> candidates;
   std::vector<int> victims;  ///< slots to evict, ascending
+  int target = -1;           ///< tokens to come down to; negative: whatever the ranks say
+  // whole-head policies
+  std::vector<float> keys, values, decoded, in_order;
 };
 
-/// The token in a slot, as policies see it. `newest`: the sequence's newest position.
-inline Token token_at(const SideLayout& side, Block& block, int slot, int newest) {
-  Token token{.position = block.position[slot], .age = newest - block.position[slot]};
+/// Where and when tokens are ranked.
+struct RankContext {
+  int newest = 0;  ///< the sequence's newest position
+  int layer = 0;
+  int head = 0;
+};
+
+/// The token in a slot, as policies see it.
+inline Token token_at(const SideLayout& side, Block& block, int slot, const RankContext& context) {
+  Token token{.position = block.position[slot],
+              .age = context.newest - block.position[slot],
+              .layer = context.layer,
+              .head = context.head};
   if (side.norms != 0) token.key_norm = side.norms_of(block)[slot];
   if (side.kinds != 0) token.kind = side.kinds_of(block)[slot];
   return token;
@@ -53,10 +65,54 @@ inline void order_tokens(const Head& head, std::vector<Place>& order) {
   std::sort(order.begin(), order.end(), [](Place a, Place b) { return a.position < b.position; });
 }
 
-/// Fills `work.ranks`. Tier 3 policies answer kPin and kDrop.
+/// Keys and values of the tokens in `work.order`, decoded.
+inline void decode_vectors(const LayerPlan& plan, const Head& head, RankWork& work) {
+  const auto key_dim = static_cast<std::size_t>(plan.shape.head_dim);
+  const auto value_dim = static_cast<std::size_t>(plan.shape.values());
+  work.keys.resize(work.order.size() * key_dim);
+  work.values.resize(work.order.size() * value_dim);
+  detail::BlockReader reader(plan, work.decoded);
+  for (std::size_t at = 0; at < work.order.size(); ++at) {
+    const int index = work.order[at].slot / kBlockTokens;
+    const int slot = work.order[at].slot % kBlockTokens;
+    reader.read(head.block(index), index < head.coded.count, true);
+    reader.key(slot, work.keys.data() + at * key_dim, 1);
+    std::copy_n(reader.value(slot), value_dim, work.values.data() + at * value_dim);
+  }
+}
+
+/// Tier 3: the policy ranks the whole head at once.
 template <class Policy>
-void rank_tokens(const Policy& policy, const LayerPlan& plan, const Head& head, int newest,
-                 int budget, RankWork& work) {
+void rank_whole_head(const Policy& policy, const LayerPlan& plan, const Head& head,
+                     const RankContext& context, RankWork& work) {
+  order_tokens(head, work.order);
+  const std::size_t count = work.order.size();
+  std::vector<Token> tokens(count);
+  std::vector<typename Policy::State> states(count);
+  for (std::size_t at = 0; at < count; ++at) {
+    Block& block = head.block(work.order[at].slot / kBlockTokens);
+    const int slot = work.order[at].slot % kBlockTokens;
+    tokens[at] = token_at(plan.side, block, slot, context);
+    states[at] = state_at<Policy>(plan.side, block, slot);
+  }
+  if (Policy::needs.vectors) decode_vectors(plan, head, work);
+  work.in_order.assign(count, 0.0F);
+  policy.rank_head(HeadView<typename Policy::State>{.tokens = tokens,
+                                                    .states = states,
+                                                    .budget = work.target,
+                                                    .keys = work.keys,
+                                                    .values = work.values,
+                                                    .head_dim = plan.shape.head_dim,
+                                                    .value_dim = plan.shape.values()},
+                   std::span<float>(work.in_order));
+  for (std::size_t at = 0; at < count; ++at)
+    work.ranks[static_cast<std::size_t>(work.order[at].slot)] = work.in_order[at];
+}
+
+/// Fills `work.ranks`. `work.target` says how many tokens are to stay.
+template <class Policy>
+void rank_tokens(const Policy& policy, const LayerPlan& plan, const Head& head,
+                 const RankContext& context, RankWork& work) {
   const SideLayout& side = plan.side;
   work.ranks.resize(static_cast<std::size_t>(head.blocks() * kBlockTokens));
   if constexpr (detail::RanksByHead<Policy>) {
@@ -67,7 +123,7 @@ void rank_tokens(const Policy& policy, const LayerPlan& plan, const Head& head, 
     for (const Place& place : work.order) {
       Block& block = head.block(place.slot / kBlockTokens);
       const int slot = place.slot % kBlockTokens;
-      const auto one = policy.summarize(token_at(side, block, slot, newest),
+      const auto one = policy.summarize(token_at(side, block, slot, context),
                                         state_at<Policy>(side, block, slot));
       summary = first ? one : policy.merge(summary, one);
       first = false;
@@ -76,7 +132,7 @@ void rank_tokens(const Policy& policy, const LayerPlan& plan, const Head& head, 
       Block& block = head.block(place.slot / kBlockTokens);
       const int slot = place.slot % kBlockTokens;
       work.ranks[static_cast<std::size_t>(place.slot)] = policy.rank(
-          token_at(side, block, slot, newest), state_at<Policy>(side, block, slot), summary);
+          token_at(side, block, slot, context), state_at<Policy>(side, block, slot), summary);
     }
   } else if constexpr (detail::RanksTokens<Policy>) {
     for (int index = 0; index < head.blocks(); ++index) {
@@ -84,7 +140,7 @@ void rank_tokens(const Policy& policy, const LayerPlan& plan, const Head& head, 
       float* ranks = work.ranks.data() + index * kBlockTokens;
       const auto rank = [&](int slot) {
         ranks[slot] =
-            policy.rank(token_at(side, block, slot, newest), state_at<Policy>(side, block, slot));
+            policy.rank(token_at(side, block, slot, context), state_at<Policy>(side, block, slot));
       };
       if (block.live == kAllLive) {
         for (int slot = 0; slot < kBlockTokens; ++slot) rank(slot);
@@ -95,20 +151,7 @@ void rank_tokens(const Policy& policy, const LayerPlan& plan, const Head& head, 
       }
     }
   } else {
-    order_tokens(head, work.order);
-    const std::size_t count = work.order.size();
-    std::vector<Token> tokens(count);
-    std::vector<typename Policy::State> states(count);
-    const auto keep = std::make_unique<bool[]>(count);
-    for (std::size_t at = 0; at < count; ++at) {
-      Block& block = head.block(work.order[at].slot / kBlockTokens);
-      tokens[at] = token_at(side, block, work.order[at].slot % kBlockTokens, newest);
-      states[at] = state_at<Policy>(side, block, work.order[at].slot % kBlockTokens);
-    }
-    policy.select(HeadView<typename Policy::State>{tokens, states, budget},
-                  std::span<bool>(keep.get(), count));
-    for (std::size_t at = 0; at < count; ++at)
-      work.ranks[static_cast<std::size_t>(work.order[at].slot)] = keep[at] ? kPin : kDrop;
+    rank_whole_head(policy, plan, head, context, work);
   }
 }
 

@@ -68,10 +68,11 @@ inline void share_ranks(std::span<RankWork* const> heads) {
   for (RankWork* head : heads.subspan(1)) head->ranks = first;
 }
 
-/// Fills `work.victims`: everything dropped, and of the rest the lowest ranks until `target` tokens
-/// (negative: no limit) are left. Pinned tokens stay even beyond the target. Ties: the newer token
-/// stays.
-inline void select_victims(const Head& head, int target, RankWork& work) {
+/// Fills `work.victims`: everything dropped, and of the rest the lowest ranks until `work.target`
+/// tokens (negative: no limit) are left. Pinned tokens stay even beyond the target. Ties: the newer
+/// token stays.
+inline void select_victims(const Head& head, RankWork& work) {
+  const int target = work.target;
   std::vector<RankWork::Candidate>& candidates = work.candidates;
   candidates.clear();
   work.victims.clear();

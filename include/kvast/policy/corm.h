@@ -11,10 +11,12 @@ namespace kvast {
 /// token and head: the last query that cared, which is enough because "important to any of the last
 /// w queries" is "step - last < w". `when = When::full(s)` decides lazily, every s tokens: not the
 /// same kept sets, since what waits stays visible. `reduce = Reduce::max` is "important to any
-/// query head of the group"; the paper leaves the rule for GQA open.
+/// query head of the group"; the paper leaves the rule for GQA open. With a `cap`, those that
+/// mattered longest ago go first, of equals the older.
 struct Corm {
   int window = 256;  ///< queries that are remembered
   int recent = 256;  ///< newest tokens, always kept
+  int cap = -1;      ///< most tokens per head, beyond the paper's form; negative: none
   When when = When::step();
   Reduce reduce = Reduce::mean;
   static constexpr Needs needs{.attention = true};
@@ -27,14 +29,19 @@ struct Corm {
     if (a.weight * static_cast<float>(a.visible) >= 1.0F - 1e-5F) s.last = a.step;
   }
   KVAST_HD float rank(Token t, State s) const {
-    const int step = t.position + t.age;  // of the newest query
-    return t.age < recent || step - s.last < window ? kPin : kDrop;
+    const int ago = t.position + t.age - s.last;  // queries since one cared
+    if (t.age < recent) return kPin;
+    if (ago >= window) return kDrop;
+    return cap < 0 ? kPin : -static_cast<float>(ago);
   }
+  Budget budget(Layer) const { return cap < 0 ? kNoBudget : at_most(cap); }
   int window_rows() const { return window; }
   void validate(Caller caller) const {
     require(window >= 1 && window <= (1 << 30), caller, "Corm.window is ", window,
             ", must lie in [1, 2^30]");
     require(recent >= 1, caller, "Corm.recent is ", recent, ", must be at least 1");
+    require(cap < 0 || cap >= recent, caller, "Corm.cap is ", cap, ", must be at least recent, ",
+            recent, ", or negative for none");
   }
 };
 static_assert(check_policy<Corm>());

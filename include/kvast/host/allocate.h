@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// allocate: one budget for all heads of a layer, split by what their tokens are worth.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "kvast/core/apportion.h"
+#include "kvast/host/select.h"
+
+namespace kvast {
+
+namespace detail {
+
+/// A head's tokens that may stay or go, best first, and how many are pinned.
+struct Stakes {
+  std::vector<RankWork::Candidate> best;
+  int pinned = 0;
+};
+
+inline Stakes stakes_of(const Head& head, const RankWork& work) {
+  Stakes stakes;
+  for (int index = 0; index < head.blocks(); ++index) {
+    const Block& block = head.block(index);
+    for (std::uint32_t live = block.live; live != 0; live &= live - 1U) {
+      const int slot = index * kBlockTokens + std::countr_zero(live);
+      const std::int32_t key = rank_key(work.ranks[static_cast<std::size_t>(slot)]);
+      if (key >= kPinKey) {
+        ++stakes.pinned;
+      } else if (key > kDropKey) {
+        stakes.best.push_back({key, block.position[slot % kBlockTokens], slot});
+      }
+    }
+  }
+  std::sort(stakes.best.rbegin(), stakes.best.rend());
+  return stakes;
+}
+
+/// How many of each head's tokens are among the best `room` of all, each head's first `floors` left
+/// out. Ties: the newer token, then the first head.
+inline std::vector<int> best_of_all(std::span<const Stakes> heads, std::span<const int> floors,
+                                    int room) {
+  struct Entry {
+    RankWork::Candidate candidate;
+    int head;
+  };
+  std::vector<Entry> all;
+  for (std::size_t head = 0; head < heads.size(); ++head) {
+    for (auto at = static_cast<std::size_t>(floors[head]); at < heads[head].best.size(); ++at)
+      all.push_back({heads[head].best[at], static_cast<int>(head)});
+  }
+  std::stable_sort(all.begin(), all.end(), [](const Entry& left, const Entry& right) {
+    return right.candidate < left.candidate;
+  });
+  std::vector<int> counts(heads.size(), 0);
+  const auto taken = std::min(all.size(), static_cast<std::size_t>(std::max(room, 0)));
+  for (std::size_t at = 0; at < taken; ++at) ++counts[static_cast<std::size_t>(all[at].head)];
+  return counts;
+}
+
+}  // namespace detail
+
+/// Replaces each head's target, so that all keep heads * target tokens together (all of them, where
+/// pins ask for more). Ref: Ada-KV, arXiv:2407.11550, §3.2; kvpress' AdaKVPress (Kind::floor).
+inline void allocate_budget(std::span<const Head> heads, Allocation allocation,
+                            std::span<RankWork* const> work) {
+  const int budget = work[0]->target;
+  if (budget < 0) return;
+  const std::size_t count = heads.size();
+  std::vector<detail::Stakes> stakes;
+  int room = budget * static_cast<int>(count);
+  for (std::size_t head = 0; head < count; ++head) {
+    stakes.push_back(detail::stakes_of(heads[head], *work[head]));
+    room -= stakes.back().pinned;
+  }
+  room = std::max(room, 0);
+  const auto alpha = static_cast<double>(allocation.safeguard);
+  std::vector<int> parts(count, 0);
+  if (allocation.kind == Allocation::Kind::floor) {
+    const int safe = std::max(1, static_cast<int>(std::floor(alpha * budget + 1e-6)));
+    int floors = 0;
+    for (std::size_t head = 0; head < count; ++head) {
+      parts[head] =
+          std::clamp(safe - stakes[head].pinned, 0, static_cast<int>(stakes[head].best.size()));
+      parts[head] = std::min(parts[head], room - floors);
+      floors += parts[head];
+    }
+    const std::vector<int> more = detail::best_of_all(stakes, parts, room - floors);
+    for (std::size_t head = 0; head < count; ++head) parts[head] += more[head];
+  } else {
+    const std::vector<int> counts = detail::best_of_all(stakes, parts, room);
+    std::vector<double> shares(count);
+    std::vector<int> most(count);
+    for (std::size_t head = 0; head < count; ++head) {
+      shares[head] = counts[head] * (1.0 - alpha) + alpha * room / static_cast<double>(count);
+      most[head] = static_cast<int>(stakes[head].best.size());
+    }
+    apportion(shares, room, most, parts);
+  }
+  for (std::size_t head = 0; head < count; ++head)
+    work[head]->target = stakes[head].pinned + parts[head];
+}
+
+}  // namespace kvast

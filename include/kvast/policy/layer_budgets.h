@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// Budgets that differ by layer, with an exact total: schedules of the literature, and wrappers that
+// follow them.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "kvast/core/apportion.h"
+#include "kvast/core/check_policy.h"
+
+namespace kvast {
+
+/// Tokens per head for each layer, small enough to travel into a kernel.
+struct LayerBudgets {
+  static constexpr int kMost = 256;
+  int layers = 0;
+  std::array<int, kMost> tokens{};
+
+  /// `mean * layers` tokens, split by `shares` with a largest remainder, each layer at least
+  /// `least`. Throws Error where that cannot be.
+  static LayerBudgets split(std::span<const double> shares, int mean, int least,
+                            Caller caller = Caller::here()) {
+    const int layers = static_cast<int>(shares.size());
+    require(layers >= 1 && layers <= kMost, caller, "LayerBudgets: shares has ", layers,
+            " layers, must lie in [1, ", kMost, "]");
+    require(least >= 1 && mean >= least && mean <= (1 << 22), caller, "LayerBudgets: mean is ",
+            mean, ", must be at least least, ", least, ", which must be at least 1");
+    for (const double share : shares)
+      require(share >= 0.0 && std::isfinite(share), caller, "LayerBudgets: a share is ", share,
+              ", must be finite and at least 0");
+    LayerBudgets budgets{.layers = layers};
+    const std::vector<int> most(shares.size(), 1 << 30);
+    apportion(shares, (mean - least) * layers, most,
+              std::span(budgets.tokens).first(shares.size()));
+    for (int layer = 0; layer < layers; ++layer)
+      budgets.tokens[static_cast<std::size_t>(layer)] += least;
+    return budgets;
+  }
+  /// Straight from `steepness` times the mean in one end layer down to what keeps the total, in the
+  /// other: in (0, 2); above 1 the first layers have more (pyramid), below 1 the last (funnel).
+  static LayerBudgets slope(int layers, int mean, double steepness, int least = 1,
+                            Caller caller = Caller::here()) {
+    require(steepness > 0.0 && steepness < 2.0, caller, "LayerBudgets: steepness is ", steepness,
+            ", must lie in (0, 2)");
+    std::vector<double> shares;
+    for (int layer = 0; layer < layers; ++layer) {
+      const double way = layers == 1 ? 0.5 : layer / static_cast<double>(layers - 1);
+      shares.push_back(steepness + (2.0 - 2.0 * steepness) * way);
+    }
+    return split(shares, mean, least, caller);
+  }
+};
+
+/// PyramidKV's schedule: what is kept besides the window falls along a line from 2 b - b / beta to
+/// b / beta, b = mean - window. The total is mean * layers exactly; the authors' integer steps
+/// overshoot by up to 27 %. Ref: PyramidKV, arXiv:2406.02069, §4.2.
+inline LayerBudgets pyramid(int layers, int mean, int window, double beta = 20.0,
+                            Caller caller = Caller::here()) {
+  require(beta >= 1.0, caller, "pyramid: beta is ", beta, ", must be at least 1");
+  require(window >= 0 && mean > window, caller, "pyramid: mean is ", mean, ", must exceed window, ",
+          window);
+  LayerBudgets past = LayerBudgets::slope(layers, mean - window, 2.0 - 1.0 / beta, 1, caller);
+  for (int layer = 0; layer < layers; ++layer)
+    past.tokens[static_cast<std::size_t>(layer)] += window;
+  return past;
+}
+
+/// Scissorhands' observation: importance persists less in later layers, so they have more.
+/// `first` is the first layer's part of the mean, in (0, 1].
+inline LayerBudgets funnel(int layers, int mean, double first = 0.5,
+                           Caller caller = Caller::here()) {
+  return LayerBudgets::slope(layers, mean, first, 1, caller);
+}
+
+/// Another policy with a budget for each layer. Its own budget only serves to check its settings.
+template <class Inner>
+struct PerLayerBudget : Inner {
+  LayerBudgets budgets;
+
+  Budget budget(Layer layer) const {
+    return tokens(budgets.tokens[static_cast<std::size_t>(layer.index)]);
+  }
+  void validate_layers(int layers, Caller caller) const {
+    require(budgets.layers == layers, caller, "PerLayerBudget.budgets has ", budgets.layers,
+            " layers, the cache has ", layers);
+    for (int layer = 0; layer < layers; ++layer) {
+      const int here = budgets.tokens[static_cast<std::size_t>(layer)];
+      require(here >= 1, caller, "PerLayerBudget.budgets of layer ", layer, " is ", here,
+              ", must be at least 1");
+    }
+  }
+};
+
+/// Another policy under PyramidKV's schedule; its budget is the mean over layers.
+template <class Inner>
+struct Pyramid : Inner {
+  double beta = 20.0;  ///< steepness; the authors' default
+
+  Budget budget(Layer layer) const {
+    const int mean = Inner::budget(layer).tokens;
+    return tokens(pyramid(layer.layers, mean, protected_window(), beta)
+                      .tokens[static_cast<std::size_t>(layer.index)]);
+  }
+  void validate(Caller caller) const {
+    if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);
+    require(beta >= 1.0, caller, "Pyramid.beta is ", beta, ", must be at least 1");
+    const int mean = Inner::budget(Layer{}).tokens;
+    require(mean > protected_window(), caller, "Pyramid: the budget is ", mean,
+            ", must exceed the window, ", protected_window());
+  }
+
+ private:
+  int protected_window() const {
+    if constexpr (requires(const Inner& inner) { inner.window; }) return Inner::window;
+    return 0;
+  }
+};
+
+}  // namespace kvast

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// RoCo: of the tokens whose attention is steady, the one that gets least goes.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kvast/core/check_policy.h"
+
+namespace kvast {
+
+/// Keeps tokens whose attention varies (they may matter again) and, of the steady rest, those with
+/// the highest mean. Ref: RoCo (EasyKV), arXiv:2402.06262.   State: 12 bytes per token and head.
+/// `spared` is the part of the budget that the largest deviations protect: 0.3 in decoding, 0.1 for
+/// prompts, as the authors have it.
+struct RoCo {
+  int tokens_kept = 512;  ///< budget per head
+  int sinks = 4;          ///< first tokens, always kept
+  int recent = 10;        ///< newest tokens, always kept
+  float spared = 0.3F;    ///< in [0, 1)
+  When when = When::step();
+  Reduce reduce = Reduce::mean;
+  static constexpr Needs needs{.attention = true};
+  struct State {
+    float sum = 0.0F;
+    float squares = 0.0F;
+    float count = 0.0F;
+  };
+
+  void observe(State& s, Attention a) const {
+    s.sum += a.weight;
+    s.squares += a.weight * a.weight;
+    s.count += 1.0F;
+  }
+  void rank_head(HeadView<State> view, std::span<float> ranks) const {
+    const std::size_t count = view.tokens.size();
+    std::vector<float> deviations(count);
+    for (std::size_t at = 0; at < count; ++at) {
+      const State& s = view.states[at];
+      const float seen = std::max(s.count, 1.0F);
+      const float mean = s.sum / seen;
+      // rounding can push a variance below zero
+      deviations[at] = std::sqrt(std::max(s.squares / seen - mean * mean, 0.0F));
+      ranks[at] = mean;
+      const Token token = view.tokens[at];
+      if (token.position < sinks || token.age < recent) deviations[at] = kPin;
+    }
+    const int budget = std::max(view.budget, 0);
+    const auto steady = static_cast<std::size_t>(
+        std::max(budget - static_cast<int>(spared * static_cast<float>(budget) + 1e-3F), 1));
+    if (steady < count) {
+      std::vector<std::size_t> order(count);
+      for (std::size_t at = 0; at < count; ++at) order[at] = at;
+      // of equal deviations the older token is the steadier one
+      std::stable_sort(order.begin(), order.end(), [&](std::size_t left, std::size_t right) {
+        return deviations[left] < deviations[right];
+      });
+      for (std::size_t at = steady; at < count; ++at) deviations[order[at]] = kPin;
+    }
+    // what must go may be more than the steady ones: the spared then follow, by their mean
+    for (std::size_t at = 0; at < count; ++at) {
+      const Token token = view.tokens[at];
+      if (token.position < sinks || token.age < recent) {
+        ranks[at] = kPin;
+      } else if (deviations[at] == kPin) {
+        ranks[at] += 2.0F;  // a mean weight is at most the group's sum
+      }
+    }
+  }
+  Budget budget(Layer) const { return tokens(tokens_kept); }
+  void validate(Caller caller) const {
+    require(sinks >= 0, caller, "RoCo.sinks is ", sinks, ", must be at least 0");
+    require(recent >= 0, caller, "RoCo.recent is ", recent, ", must be at least 0");
+    require(spared >= 0.0F && spared < 1.0F, caller, "RoCo.spared is ", spared,
+            ", must lie in [0, 1)");
+    require(tokens_kept >= 1 && tokens_kept - recent >= sinks, caller, "RoCo.tokens_kept is ",
+            tokens_kept, ", must be at least 1 and at least sinks + recent, ", sinks, " + ",
+            recent);
+  }
+};
+static_assert(check_policy<RoCo>());
+
+}  // namespace kvast

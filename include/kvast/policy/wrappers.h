@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Wrappers that change when a policy acts and whom it must spare.
+#pragma once
+
+#include "kvast/core/check_policy.h"
+
+namespace kvast {
+
+/// Another policy that never drops the first and the newest tokens. They count into its budget.
+template <class Inner>
+struct Protect : Inner {
+  int sinks = 4;   ///< first tokens of the sequence
+  int newest = 0;  ///< newest tokens
+  using State = typename Inner::State;
+
+  KVAST_HD float rank(Token t, const State& s) const
+      requires(detail::RanksTokens<Inner> && !detail::RanksByHead<Inner>) {
+    return spares(t) ? kPin : Inner::rank(t, s);
+  }
+  template <class Head>
+  KVAST_HD float rank(Token t, const State& s,
+                      const Head& head) const requires detail::RanksByHead<Inner> {
+    return spares(t) ? kPin : Inner::rank(t, s, head);
+  }
+  void rank_head(HeadView<State> view,
+                 std::span<float> ranks) const requires detail::RanksWholeHeads<Inner> {
+    Inner::rank_head(view, ranks);
+    for (std::size_t at = 0; at < ranks.size(); ++at) {
+      if (spares(view.tokens[at])) ranks[at] = kPin;
+    }
+  }
+  void validate(Caller caller) const {
+    if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);
+    require(sinks >= 0, caller, "Protect.sinks is ", sinks, ", must be at least 0");
+    require(newest >= 0, caller, "Protect.newest is ", newest, ", must be at least 0");
+    if constexpr (requires(const Inner& inner) { inner.budget(Layer{}); }) {
+      const Budget most = Inner::budget(Layer{});
+      require(!most.limited() || (newest <= most.tokens && sinks <= most.tokens - newest), caller,
+              "Protect.sinks + Protect.newest is ", sinks, " + ", newest,
+              ", must be at most the budget, ", most.tokens);
+    }
+  }
+
+ private:
+  KVAST_HD bool spares(Token t) const { return t.position < sinks || t.age < newest; }
+};
+
+/// Another policy that drops `Batch` tokens at once when its budget is exceeded; without a budget
+/// it decides every `Batch` tokens.
+template <class Inner, int Batch>
+struct Every : Inner {
+  static_assert(Batch >= 1, "Every: Batch must be at least 1");
+  static constexpr When when = When::full(Batch);
+};
+
+}  // namespace kvast
