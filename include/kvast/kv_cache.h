@@ -48,16 +48,18 @@ class KVCache {
         reduce_(options.reduce.value_or(detail::reduce_of(policy))),
         positions_(options.positions),
         executor_(options.executor),
-        rope_(options.rope),
+        rope_(options.positions == Positions::compacted ? options.rope : Rope{}),
+        unturn_(Policy::needs.query_moments ? options.rope : Rope{}),
         account_(std::make_unique<Account>(pool)) {
     if constexpr (requires { policy.validate(caller); }) policy.validate(caller);
     storage.validate(caller);
     const bool compacted = positions_ == Positions::compacted;
-    require(compacted == !options.rope.empty(), caller,
-            "options.rope must be given with Positions::compacted, and only then");
+    require(Policy::needs.query_moments || compacted == !options.rope.empty(), caller,
+            "options.rope must be given with Positions::compacted, and only then, or where the "
+            "policy needs it");
     layers_.resize(static_cast<std::size_t>(shape.layers()));
     for (int layer = 0; layer < shape.layers(); ++layer) {
-      if (compacted) options.rope.validate(shape[layer].head_dim, caller);
+      if (!options.rope.empty()) options.rope.validate(shape[layer].head_dim, caller);
       LayerState& state = layers_[static_cast<std::size_t>(layer)];
       state.budget = checked_budget({layer, shape.layers()}, caller);
       state.plan = {.shape = shape[layer],
@@ -163,6 +165,7 @@ class KVCache {
         positions_(from.positions_),
         executor_(from.executor_),
         rope_(from.rope_),
+        unturn_(from.unturn_),
         account_(std::make_unique<Account>(from.account_->pool())),
         length_(from.length_),
         stats_(from.stats_) {
@@ -265,7 +268,8 @@ class KVCache {
   Reduce reduce_;
   Positions positions_;
   Executor executor_;
-  RopeTable rope_;
+  RopeTable rope_;    ///< compacted positions
+  RopeTable unturn_;  ///< how queries were rotated, for policies that need them unrotated
   std::unique_ptr<Account> account_;
   std::vector<LayerState> layers_;
   int length_ = 0;

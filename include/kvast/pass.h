@@ -2,6 +2,8 @@
 // KVCache::Pass: one forward pass, layer by layer: append, attend (or observe), commit.
 #pragma once
 
+#include "kvast/host/check_pass.h"
+#include "kvast/host/moments.h"
 #include "kvast/kv_cache.h"
 
 namespace kvast {
@@ -28,22 +30,22 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     const bool payload = state.plan.has_payload();
     const int count = static_cast<int>(cache_->new_positions_.size());
     if (payload || PolicyType::needs.key_norms) {
-      check_input("append: keys", keys, count, shape.heads, shape.head_dim, caller);
+      detail::check_extent("append: keys", keys, count, shape.heads, shape.head_dim, caller);
     } else {
       keys = {};
     }
     if (payload) {
-      check_input("append: values", values, count, shape.heads, shape.values(), caller);
+      detail::check_extent("append: values", values, count, shape.heads, shape.values(), caller);
     } else {
       values = {};
     }
     const float largest = payload ? state.plan.formats.dense_keys->largest : 3.402823466e+38F;
     if (keys.data != nullptr)
-      check_numbers("append: keys", keys, shape.heads, shape.head_dim,
-                    std::min(largest, coded_largest(state)), caller);
+      detail::check_numbers("append: keys", keys, count, shape.heads, shape.head_dim,
+                            std::min(largest, coded_largest(state)), caller);
     if (values.data != nullptr)
-      check_numbers("append: values", values, shape.heads, shape.values(),
-                    std::min(largest, coded_largest(state)), caller);
+      detail::check_numbers("append: values", values, count, shape.heads, shape.values(),
+                            std::min(largest, coded_largest(state)), caller);
     const Arrivals arrivals{.keys = keys,
                             .values = values,
                             .positions = cache_->new_positions_,
@@ -68,9 +70,11 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     const int count = static_cast<int>(positions.size());
     require(state.plan.has_payload(), caller,
             "attend: External storage keeps no keys; use observe");
-    check_input("attend: queries", queries, count, shape.query_heads, shape.head_dim, caller);
-    check_output("attend: output", output, count, shape.query_heads, shape.values(), caller);
-    check_options(options, shape, count, positions.back(), caller);
+    detail::check_extent("attend: queries", queries, count, shape.query_heads, shape.head_dim,
+                         caller);
+    detail::check_extent("attend: output", output, count, shape.query_heads, shape.values(),
+                         caller);
+    detail::check_options(options, shape, count, positions.back(), caller);
     const float scale = options.scale == 0.0F ? 1.0F / std::sqrt(static_cast<float>(shape.head_dim))
                                               : options.scale;
     const int window = detail::window_of(cache_->policy_);
@@ -86,6 +90,11 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
       } else {
         observe_rows(state, rows, window < 0 ? 0 : std::max(0, count - window), options);
       }
+    }
+    if constexpr (PolicyType::needs.query_moments) {
+      if (cache_->ends_prompt_)
+        take_moments(shape, queries, positions, cache_->policy_.moments_from(), cache_->unturn_,
+                     cache_->executor_, state.moments);
     }
     if (cache_->keeps_ring())
       roll_ring(shape, state.ring, queries, positions, scale, window, state.pending_ring);
@@ -128,6 +137,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                                 .newest = cache.new_positions_.back(),
                                 .ends_prompt = cache.ends_prompt_,
                                 .seals = !cache.more_of_prompt_,
+                                .rope = &cache.unturn_.rope(),
                                 .executor = &cache.executor_};
     commit_layer(cache.policy_, state, context, *cache.account_, cache.commit_);
     forget_states(state, cache.spare_);
@@ -169,64 +179,6 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
   }
   static float coded_largest(const LayerState& state) {
     return state.plan.is_coded() ? state.plan.formats.coded_keys->largest : 3.402823466e+38F;
-  }
-
-  template <class AnyView>
-  static void check_extent(const char* name, AnyView& view, int tokens, int heads, int dim,
-                           Caller caller) {
-    require(view.data != nullptr, caller, name, " must not be null");
-    if (view.head_stride == 0) view.head_stride = dim;
-    constexpr std::int64_t kMost = std::int64_t{1} << 40U;  // products with it cannot overflow
-    if (view.token_stride == 0 && view.head_stride <= kMost)
-      view.token_stride = heads * view.head_stride;
-    require(view.head_stride >= 0 && view.head_stride <= kMost && view.token_stride >= 0 &&
-                view.token_stride <= kMost,
-            caller, name, ": strides are ", view.token_stride, " and ", view.head_stride,
-            ", must lie in [0, 2^40]");
-    const std::int64_t needed =
-        (tokens - 1) * view.token_stride + (heads - 1) * view.head_stride + dim;
-    require(view.elements < 0 || view.elements >= needed, caller, name, " has ", view.elements,
-            " elements, [", tokens, ", ", heads, ", ", dim, "] needs ", needed);
-  }
-  static void check_input(const char* name, View& view, int tokens, int heads, int dim,
-                          Caller caller) {
-    check_extent(name, view, tokens, heads, dim, caller);
-  }
-  static void check_output(const char* name, OutputView& view, int tokens, int heads, int dim,
-                           Caller caller) {
-    check_extent(name, view, tokens, heads, dim, caller);
-  }
-
-  void check_numbers(const char* name, const View& view, int heads, int dim, float largest,
-                     Caller caller) const {
-    float numbers[512];
-    for (int token = 0; token < static_cast<int>(cache_->new_positions_.size()); ++token) {
-      for (int head = 0; head < heads; ++head) {
-        read_vector(view, token, head, dim, numbers);
-        const float bad = first_unstorable(numbers, dim, largest);
-        require(bad == 0.0F, caller, name, " of token ", token, ", head ", head, " hold ", bad,
-                ", must be finite and at most ", largest);
-      }
-    }
-  }
-  static void check_options(const AttendOptions& options, const Shape& shape, int count, int newest,
-                            Caller caller) {
-    require(std::isfinite(options.scale) && options.scale >= 0.0F, caller,
-            "attend: options.scale is ", options.scale, ", must be finite and positive, or 0");
-    require(std::isfinite(options.softcap) && options.softcap >= 0.0F, caller,
-            "attend: options.softcap is ", options.softcap, ", must be finite and positive, or 0");
-    require(options.window >= 0, caller, "attend: options.window is ", options.window,
-            ", must be at least 0");
-    require(options.sinks.empty() || static_cast<int>(options.sinks.size()) == shape.query_heads,
-            caller, "attend: options.sinks has ", options.sinks.size(),
-            " entries, must have query_heads = ", shape.query_heads);
-    require(options.bias.data == nullptr || options.bias.positions > newest, caller,
-            "attend: options.bias covers ", options.bias.positions, " positions, must cover ",
-            newest + 1);
-    require(options.log_sum_exp.empty() || static_cast<std::int64_t>(options.log_sum_exp.size()) ==
-                                               std::int64_t{count} * shape.query_heads,
-            caller, "attend: options.log_sum_exp has ", options.log_sum_exp.size(),
-            " entries, must have tokens * query_heads = ", std::int64_t{count} * shape.query_heads);
   }
 
   int replays_from(const LayerState& state, int count, int window) const {
@@ -310,6 +262,9 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
           options.tokens, ", must lie in [1, 2^20]");
   require(!(options.last_of_prompt && options.more_of_prompt), caller,
           "begin: last_of_prompt and more_of_prompt exclude each other");
+  require(!(options.more_of_prompt && P::needs.whole_prompt), caller,
+          "begin: more_of_prompt is set, and ", detail::name_of<P>(),
+          " needs the whole prompt in one pass");
   require(length_ <= (1 << 30) - options.tokens, caller, "begin: position ", length_, " + ",
           options.tokens, " exceeds 2^30");
   const auto count = static_cast<std::size_t>(options.tokens);
@@ -335,6 +290,7 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
   new_positions_.assign(options.positions.begin(), options.positions.end());
   for (int next = length_; new_positions_.size() < count; ++next) new_positions_.push_back(next);
   kinds_.assign(options.kinds.begin(), options.kinds.end());
+  if (!unturn_.empty()) unturn_.grow(length_ + options.tokens + 1);
   if (!rope_.empty()) rope_.grow(most_live() + options.tokens + 2 * kBlockTokens);
   ends_prompt_ = options.last_of_prompt;
   more_of_prompt_ = options.more_of_prompt;
@@ -379,9 +335,9 @@ void KVCache<P, S, Arch>::export_dense(int layer, OutputView keys, OutputView va
   int most = 1;
   for (const Head& head : state.heads) most = std::max(most, head.live());
   if (keys.data != nullptr)
-    Pass::check_output("export_dense: keys", keys, most, shape.heads, shape.head_dim, caller);
+    detail::check_extent("export_dense: keys", keys, most, shape.heads, shape.head_dim, caller);
   if (values.data != nullptr)
-    Pass::check_output("export_dense: values", values, most, shape.heads, shape.values(), caller);
+    detail::check_extent("export_dense: values", values, most, shape.heads, shape.values(), caller);
   std::vector<Place> order;
   for (int head = 0; head < shape.heads; ++head) {
     const Head& tokens = state.heads[static_cast<std::size_t>(head)];

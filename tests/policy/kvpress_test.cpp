@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "kvast/kvast.h"
@@ -25,6 +26,23 @@ std::vector<float> padded(const GoldenTensor& queries, int tokens) {
   return rows;
 }
 
+/// The recorded queries of ExpectedAttention are unrotated: RoPE, in double.
+void turn(std::vector<float>& rows, const Shape& shape, double base) {
+  const int dim = shape.head_dim;
+  for (std::size_t row = 0; row < rows.size() / static_cast<std::size_t>(dim); ++row) {
+    float* vector = rows.data() + row * static_cast<std::size_t>(dim);
+    const auto position = static_cast<double>(row / static_cast<std::size_t>(shape.query_heads));
+    for (int pair = 0; pair < dim / 2; ++pair) {
+      const double angle = position * std::pow(base, -2.0 * pair / dim);
+      const auto first = static_cast<double>(vector[pair]);
+      const auto second = static_cast<double>(vector[pair + dim / 2]);
+      vector[pair] = static_cast<float>(first * std::cos(angle) - second * std::sin(angle));
+      vector[pair + dim / 2] =
+          static_cast<float>(first * std::sin(angle) + second * std::cos(angle));
+    }
+  }
+}
+
 /// One prompt under a policy, against what the press kept.
 template <class Policy>
 void expect_kept(const GoldenCase& golden, Policy policy) {
@@ -34,11 +52,15 @@ void expect_kept(const GoldenCase& golden, Policy policy) {
       golden.queries.empty() ? keys.heads : recorded().tensor(golden.queries).heads;
   const Shape shape{.query_heads = query_heads, .heads = keys.heads, .head_dim = keys.dim};
   BlockPool pool;
-  KVCache<Policy, Dense<float>> cache(shape, policy, {}, pool);
+  CacheOptions options;
+  if (Policy::needs.query_moments)
+    options.rope = Rope::plain(keys.dim, golden.rope_base, Pairing::halves);
+  KVCache<Policy, AnyStorage> cache(shape, policy, Dense<float>{}, pool, options);
   auto pass = cache.begin({.tokens = keys.tokens, .last_of_prompt = true});
   pass->append(0, std::span(keys.numbers), std::span(values.numbers));
   if (!golden.queries.empty()) {
-    const std::vector<float> queries = padded(recorded().tensor(golden.queries), keys.tokens);
+    std::vector<float> queries = padded(recorded().tensor(golden.queries), keys.tokens);
+    if (Policy::needs.query_moments) turn(queries, shape, golden.rope_base);
     std::vector<float> output(queries.size());
     pass->attend(0, std::span<const float>(queries), std::span<float>(output));
   }
@@ -153,6 +175,22 @@ TEST(Kvpress, AdaKVPressOverKeyDiff) {
   expect_shared("KeyDiff",
                 [](const nlohmann::json&, int kept) { return KeyDiff{.tokens_kept = kept}; });
 }
+
+ExpectedAttention expected(const nlohmann::json& params, int kept) {
+  return {.tokens_kept = kept,
+          .sinks = params.at("n_sink"),
+          .future = params.at("n_future_positions"),
+          .covariance = params.at("use_covariance"),
+          .value_norms = params.at("use_vnorm"),
+          .epsilon = params.at("epsilon")};
+}
+
+TEST(Kvpress, ExpectedAttentionPress) {
+  expect_all("ExpectedAttention",
+             [](const GoldenCase& golden, int kept) { return expected(golden.params, kept); });
+}
+
+TEST(Kvpress, AdaKVPressOverExpectedAttention) { expect_shared("ExpectedAttention", expected); }
 
 TEST(Kvpress, AdaKVPressOverKnorm) {
   expect_shared("Knorm", [](const nlohmann::json&, int kept) {

@@ -32,6 +32,7 @@ struct GoldenCase {
   nlohmann::json params{};
   std::string source{};
   double ratio_removed = 0.0;
+  double rope_base = 0.0;
   std::string queries{};  ///< tensor of the last queries, or empty
   std::string keys{};
   std::string values{};
@@ -57,6 +58,7 @@ class GoldenFolder {
                        .params = one.at("params"),
                        .source = one.value("source", std::string()),
                        .ratio_removed = one.at("ratio_removed"),
+                       .rope_base = one.at("rope_base"),
                        .queries = name_of(one, "queries"),
                        .keys = name_of(one, "keys"),
                        .values = name_of(one, "values"),

@@ -107,6 +107,12 @@ constexpr bool replays() {
   if constexpr (requires { Policy::replays; }) return Policy::replays;
   return false;
 }
+/// What messages call the policy: its `name`, or no name.
+template <class Policy>
+constexpr const char* name_of() {
+  if constexpr (requires { Policy::name; }) return Policy::name;
+  return "the policy";
+}
 /// Whether the heads of a layer share its budget.
 template <class Policy>
 constexpr bool allocates() {
@@ -157,6 +163,11 @@ consteval bool check_policy() {
         detail::HasHead<Policy> || detail::RanksTokens<Policy> || detail::RanksWholeHeads<Policy>,
         "kvast policy: must have float rank(Token, State) const, or "
         "void rank_head(HeadView<State>, std::span<float> ranks) const");
+    static_assert(
+        !Policy::needs.query_moments || (Policy::needs.vectors && Policy::needs.whole_prompt &&
+                                         requires(const Policy policy) { policy.moments_from(); }),
+        "kvast policy: needs query_moments, so it must need vectors and whole_prompt as "
+        "well, and have int moments_from() const");
     static_assert(!Policy::needs.vectors || detail::RanksWholeHeads<Policy>,
                   "kvast policy: needs vectors, so it must have "
                   "void rank_head(HeadView<State>, std::span<float> ranks) const");

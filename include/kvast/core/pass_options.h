@@ -34,7 +34,8 @@ enum class Positions : std::uint8_t {
 
 struct CacheOptions {
   Positions positions = Positions::original;
-  Rope rope{};                     ///< for Positions::compacted
+  Rope rope{};  ///< for Positions::compacted, and for policies that need query_moments: how the
+                ///< model rotates (empty there: it does not)
   std::optional<Reduce> reduce{};  ///< overrides the policy's rule for grouped query heads
   Executor executor{};             ///< runs parallel loops; serial by default
 };

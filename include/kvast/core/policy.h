@@ -13,10 +13,13 @@ namespace kvast {
 
 /// What the engine must compute for a policy. What nobody asks for does not exist.
 struct Needs {
-  bool attention = false;    ///< observe() is called with the weights of queries
-  bool key_norms = false;    ///< Token::key_norm is filled, L2 norm of the key as it arrived
-  bool token_kinds = false;  ///< Token::kind is filled from PassOptions::kinds
-  bool vectors = false;      ///< HeadView::keys and values are filled, decoded as they are stored
+  bool attention = false;      ///< observe() is called with the weights of queries
+  bool key_norms = false;      ///< Token::key_norm is filled, L2 norm of the key as it arrived
+  bool token_kinds = false;    ///< Token::kind is filled from PassOptions::kinds
+  bool vectors = false;        ///< HeadView::keys and values are filled, decoded as they are stored
+  bool query_moments = false;  ///< HeadView::query_means and query_covariances are filled at a
+                               ///< prompt's end, of positions from `int moments_from() const` on
+  bool whole_prompt = false;   ///< a prompt must come in one pass; chunks are refused
 };
 
 /// What a token is to the tokenizer; FastGen-like rules read it.
@@ -104,6 +107,8 @@ struct Allocation {
   Kind kind = Kind::blend;
 };
 
+struct Rope;
+
 /// A head as a whole-head policy sees it: live tokens in order of position, their states, and the
 /// tokens to come down to (negative: no budget). With Needs::vectors also keys [tokens, head_dim]
 /// and values [tokens, value_dim].
@@ -116,6 +121,9 @@ struct HeadView {
   std::span<const float> values;
   int head_dim = 0;
   int value_dim = 0;
+  std::span<const float> query_means{};        ///< [group, head_dim], before rotation
+  std::span<const float> query_covariances{};  ///< [group, head_dim, head_dim]
+  const Rope* rope = nullptr;                  ///< CacheOptions::rope, with query_moments
 };
 
 inline constexpr std::int32_t kPinKey = 0x7F7FFFFF;    ///< rank_key(kPin)

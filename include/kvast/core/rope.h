@@ -93,6 +93,16 @@ class RopeTable {
     }
   }
 
+  /// Undoes rotate(vector, position).
+  void unrotate(float* vector, int position) const {
+    if (empty()) return;
+    rotate(vector, -position);
+    const float inverse = 1.0F / (rope_.scale * rope_.scale);
+    for (int dim = 0; dim < rope_.width && inverse != 1.0F; ++dim) vector[dim] *= inverse;
+  }
+
+  const Rope& rope() const { return rope_; }
+
  private:
   Rope rope_;
   std::vector<float> table_;  // [positions, pairs, (cosine, sine)]

@@ -28,6 +28,7 @@ struct CommitContext {
   int newest = 0;  ///< position of the pass's last token
   bool ends_prompt = false;
   bool seals = true;
+  const Rope* rope = nullptr;  ///< of the model, for policies that need query moments
   const Executor* executor = nullptr;
 };
 
@@ -94,7 +95,9 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
     const auto rank = [&](int head) {
       RankWork& ranks = work[static_cast<std::size_t>(head)].rank;
       ranks.target = action.target;
-      rank_tokens(policy, plan, head_at(head), {context.newest, context.layer.index, head}, ranks);
+      const RankContext here{context.newest, context.layer.index, head, &layer.moments,
+                             context.rope};
+      rank_tokens(policy, plan, head_at(head), here, ranks);
       pool_ranks(head_at(head), detail::pooling_of(policy), ranks);
     };
     // heads that share a set or a budget are decided together

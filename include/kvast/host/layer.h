@@ -7,6 +7,7 @@
 
 #include "kvast/core/pass_options.h"
 #include "kvast/host/evict.h"
+#include "kvast/host/moments.h"
 
 namespace kvast {
 
@@ -37,6 +38,7 @@ struct LayerState {
   StatesBefore before;
   QueryRing ring;
   QueryRing pending_ring;                ///< becomes `ring` at the commit
+  QueryMoments moments;                  ///< of the open pass, where the policy needs them
   int last_act = -1;                     ///< position at which a policy without budget acted last
   std::vector<std::vector<Move>> moves;  ///< [heads] of the last commit
 

@@ -7,6 +7,7 @@
 
 #include "kvast/core/check_policy.h"
 #include "kvast/host/encode.h"
+#include "kvast/host/moments.h"
 
 namespace kvast {
 
@@ -35,6 +36,8 @@ struct RankContext {
   int newest = 0;  ///< the sequence's newest position
   int layer = 0;
   int head = 0;
+  const QueryMoments* moments = nullptr;  ///< where the policy needs them, with the rotation
+  const Rope* rope = nullptr;
 };
 
 /// The token in a slot, as policies see it.
@@ -97,14 +100,23 @@ void rank_whole_head(const Policy& policy, const LayerPlan& plan, const Head& he
   }
   if (Policy::needs.vectors) decode_vectors(plan, head, work);
   work.in_order.assign(count, 0.0F);
-  policy.rank_head(HeadView<typename Policy::State>{.tokens = tokens,
-                                                    .states = states,
-                                                    .budget = work.target,
-                                                    .keys = work.keys,
-                                                    .values = work.values,
-                                                    .head_dim = plan.shape.head_dim,
-                                                    .value_dim = plan.shape.values()},
-                   std::span<float>(work.in_order));
+  HeadView<typename Policy::State> view{.tokens = tokens,
+                                        .states = states,
+                                        .budget = work.target,
+                                        .keys = work.keys,
+                                        .values = work.values,
+                                        .head_dim = plan.shape.head_dim,
+                                        .value_dim = plan.shape.values()};
+  if constexpr (Policy::needs.query_moments) {
+    const auto dim = static_cast<std::size_t>(plan.shape.head_dim);
+    const auto group = static_cast<std::size_t>(plan.shape.group());
+    const auto first = static_cast<std::size_t>(context.head) * group;
+    view.query_means = std::span(context.moments->means).subspan(first * dim, group * dim);
+    view.query_covariances =
+        std::span(context.moments->covariances).subspan(first * dim * dim, group * dim * dim);
+    view.rope = context.rope;
+  }
+  policy.rank_head(view, std::span<float>(work.in_order));
   for (std::size_t at = 0; at < count; ++at)
     work.ranks[static_cast<std::size_t>(work.order[at].slot)] = work.in_order[at];
 }
