@@ -9,7 +9,8 @@ namespace {
 
 template <class Visit>
 void for_each_policy(Visit&& visit) {
-  for (const auto table : {recency_policies, attention_policies}) {
+  for (const auto table :
+       {recency_policies, attention_policies, window_policies, vectors_policies}) {
     for (const PolicyName& known : table()) visit(known);
   }
 }

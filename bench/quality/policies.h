@@ -22,5 +22,7 @@ struct PolicyName {
 
 std::span<const PolicyName> recency_policies();
 std::span<const PolicyName> attention_policies();
+std::span<const PolicyName> window_policies();
+std::span<const PolicyName> vectors_policies();
 
 }  // namespace kvast::quality

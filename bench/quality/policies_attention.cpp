@@ -9,42 +9,40 @@ H2O read_h2o(Spec& spec, int prompt) {
   H2O policy;
   const bool recent_given = spec.has("recent");
   policy.heavy = spec.tokens("heavy", policy.heavy, prompt);
-  policy.recent = spec.tokens("recent", policy.recent, prompt);
+  read_common(spec, prompt, policy);
   if (const int budget = spec.optional_tokens("budget", prompt); budget >= 0) {
     if (!recent_given) policy.recent = budget / 2;
     policy.heavy = budget - policy.recent;
   }
   policy.by_lifetime = spec.flag("lifetime", policy.by_lifetime);
-  policy.reduce = read_reduce(spec);
-  policy.when = spec.when(policy.when);
   return policy;
 }
 
 Corm read_corm(Spec& spec, int prompt) {
   Corm policy;
-  policy.window = spec.tokens("window", policy.window, prompt);
-  policy.recent = spec.tokens("recent", policy.recent, prompt);
-  policy.reduce = read_reduce(spec);
-  policy.when = spec.when(policy.when);
+  read_common(spec, prompt, policy);
+  policy.cap = spec.optional_tokens("cap", prompt);
   return policy;
 }
 
 TOVA read_tova(Spec& spec, int prompt) {
   TOVA policy;
-  policy.tokens_kept = spec.tokens("budget", policy.tokens_kept, prompt);
-  policy.recent = spec.tokens("recent", policy.recent, prompt);
-  policy.when = spec.when(policy.when);
+  read_common(spec, prompt, policy);
   return policy;
 }
 
-SnapKV read_snapkv(Spec& spec, int prompt) {
-  SnapKV policy;
-  policy.tokens_kept = spec.tokens("budget", policy.tokens_kept, prompt);
-  policy.window = spec.tokens("window", policy.window, prompt);
-  policy.pooling.width = spec.number("pool", policy.pooling.width);
-  policy.pooling.kind = static_cast<Pooling::Kind>(spec.choice("kind", {"avg", "max"}, 0));
-  policy.reduce = read_reduce(spec);
-  policy.when = spec.when(policy.when);
+Scissorhands read_scissorhands(Spec& spec, int prompt) {
+  Scissorhands policy;
+  const bool when_given = spec.has("when");
+  read_common(spec, prompt, policy);
+  if (!when_given) policy.when = When::full(std::max(1, policy.tokens_kept / 2));  // the paper's m
+  return policy;
+}
+
+RoCo read_roco(Spec& spec, int prompt) {
+  RoCo policy;
+  read_common(spec, prompt, policy);
+  policy.spared = static_cast<float>(spec.real("spared", policy.spared));
   return policy;
 }
 
@@ -53,7 +51,7 @@ SnapKV read_snapkv(Spec& spec, int prompt) {
 std::span<const PolicyName> attention_policies() {
   static constexpr PolicyName kPolicies[] = {
       policy_row<read_h2o>("h2o"), policy_row<read_corm>("corm"), policy_row<read_tova>("tova"),
-      policy_row<read_snapkv>("snapkv")};
+      policy_row<read_scissorhands>("scissorhands"), policy_row<read_roco>("roco")};
   return kPolicies;
 }
 

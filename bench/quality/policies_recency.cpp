@@ -9,30 +9,32 @@ Full read_full(Spec&, int) { return {}; }
 
 StreamingLLM read_streaming(Spec& spec, int prompt) {
   StreamingLLM policy;
-  policy.sinks = spec.tokens("sinks", policy.sinks, prompt);
-  policy.recent = spec.tokens("recent", policy.recent, prompt);
+  read_common(spec, prompt, policy);
   if (const int budget = spec.optional_tokens("budget", prompt); budget >= 0)
     policy.recent = budget - policy.sinks;
-  policy.when = spec.when(policy.when);
   return policy;
 }
 
 L2Norm read_l2norm(Spec& spec, int prompt) {
   L2Norm policy;
-  policy.tokens_kept = spec.tokens("budget", policy.tokens_kept, prompt);
-  policy.recent = spec.tokens("recent", policy.recent, prompt);
+  read_common(spec, prompt, policy);
   policy.skip = {};
   for (const int layer : spec.list("skip", {0, 1})) policy.skip.add(layer);
-  policy.when = spec.when(policy.when);
+  return policy;
+}
+
+Random read_random(Spec& spec, int prompt) {
+  Random policy;
+  read_common(spec, prompt, policy);
   return policy;
 }
 
 }  // namespace
 
 std::span<const PolicyName> recency_policies() {
-  static constexpr PolicyName kPolicies[] = {policy_row<read_full>("full"),
-                                             policy_row<read_streaming>("streaming"),
-                                             policy_row<read_l2norm>("l2norm")};
+  static constexpr PolicyName kPolicies[] = {
+      policy_row<read_full>("full"), policy_row<read_streaming>("streaming"),
+      policy_row<read_l2norm>("l2norm"), policy_row<read_random>("random")};
   return kPolicies;
 }
 

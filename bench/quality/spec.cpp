@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <sstream>
 
 namespace kvast::quality {
 
@@ -92,6 +93,18 @@ int Spec::optional_tokens(const std::string& key, int prompt) {
   const int tokens_given = tokens(key, -1, prompt);
   asked_.back().second = "";
   return tokens_given;
+}
+
+double Spec::real(const std::string& key, double fallback) {
+  std::ostringstream written;
+  written << fallback;
+  const std::string* text = value(key, written.str());
+  if (text == nullptr) return fallback;
+  double number = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
+  if (error != std::errc() || end != text->data() + text->size() || !std::isfinite(number))
+    refuse(key, *text, "a number");
+  return number;
 }
 
 bool Spec::flag(const std::string& key, bool fallback) {

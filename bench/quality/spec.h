@@ -34,6 +34,7 @@ class Spec {
   int number(const std::string& key, int fallback);
   /// A count, or with a decimal point a fraction of the prompt: floor(fraction * prompt + 1e-6).
   int tokens(const std::string& key, int fallback, int prompt);
+  double real(const std::string& key, double fallback);
   bool flag(const std::string& key, bool fallback);
   /// Index into `choices`.
   int choice(const std::string& key, const std::vector<std::string>& choices, int fallback);

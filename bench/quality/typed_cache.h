@@ -66,8 +66,24 @@ class TypedCache final : public AnyCache {
   std::size_t peak_ = 0;
 };
 
-inline Reduce read_reduce(Spec& spec) {
-  return static_cast<Reduce>(spec.choice("reduce", {"mean", "sum", "max"}, 0));
+/// The keys that most policies share, where this one has them.
+template <class Policy>
+void read_common(Spec& spec, int prompt, Policy& policy) {
+  if constexpr (requires { policy.tokens_kept; })
+    policy.tokens_kept = spec.tokens("budget", policy.tokens_kept, prompt);
+  if constexpr (requires { policy.sinks; })
+    policy.sinks = spec.tokens("sinks", policy.sinks, prompt);
+  if constexpr (requires { policy.window; })
+    policy.window = spec.tokens("window", policy.window, prompt);
+  if constexpr (requires { policy.recent; })
+    policy.recent = spec.tokens("recent", policy.recent, prompt);
+  if constexpr (requires { policy.reduce; })
+    policy.reduce = static_cast<Reduce>(spec.choice("reduce", {"mean", "sum", "max"}, 0));
+  if constexpr (requires { policy.when = When{}; }) {
+    policy.when = spec.when(policy.when);
+  } else if constexpr (requires { policy.when; }) {
+    (void)spec.choice("when", {"prompt"}, 0);  // it acts at no other time
+  }
 }
 
 /// A row of a policy table: Read(Spec&, prompt tokens) gives the policy.
@@ -83,8 +99,8 @@ constexpr PolicyName policy_row(const char* name) {
             spec.finish();
             const bool compacted = options.positions == Positions::compacted;
             options.executor = setup->executor;
-            if (compacted) options.rope = setup->rope;
             using Policy = std::remove_const_t<decltype(policy)>;
+            if (compacted || Policy::needs.query_moments) options.rope = setup->rope;
             made = std::make_unique<TypedCache<Policy>>(
                 KVCache<Policy, AnyStorage>(setup->shape, policy, *storage, *setup->pool, options),
                 compacted);

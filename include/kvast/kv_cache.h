@@ -181,7 +181,7 @@ class KVCache {
     }
   }
   Budget checked_budget(Layer layer, Caller caller) const {
-    if constexpr (requires { policy_.validate_layers(layers, caller); })
+    if constexpr (requires { policy_.validate_layers(layer.layers, caller); })
       policy_.validate_layers(layer.layers, caller);
     const Budget budget = detail::budget_of(policy_, layer);
     const When when = detail::when_of(policy_);

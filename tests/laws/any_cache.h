@@ -24,9 +24,11 @@ using Kept = std::vector<std::vector<std::vector<int>>>;
 /// What a law may expect of one policy with the settings used here.
 struct Promise {
   std::string name;
-  int budget = -1;       ///< tokens per head, after every pass (or after a prompt); -1: none
-  int slack_layers = 0;  ///< first layers that keep everything
+  int budget = -1;             ///< tokens per head, after every pass (or after a prompt); -1: none
+  int slack_layers = 0;        ///< first layers that keep everything
+  bool shares_budget = false;  ///< the budget is the mean over a layer's heads
   bool only_at_prompts = false;  ///< the budget holds after a prompt's last pass
+  bool whole_prompts = false;    ///< chunks are refused
   int sinks = 0;                 ///< first positions that are always kept
   int recent = 0;                ///< newest positions that are always kept
   bool ends_alike = false;       ///< kept sets do not depend on how tokens arrived
@@ -78,10 +80,12 @@ struct Cell {
 // One translation unit each, so that they compile side by side.
 std::vector<Cell> recency_cells();
 std::vector<Cell> attention_cells();
+std::vector<Cell> budget_cells();
+std::vector<Cell> vector_cells();
 
 inline std::vector<Cell> all_cells() {
   std::vector<Cell> cells;
-  for (auto some : {recency_cells, attention_cells}) {
+  for (auto some : {recency_cells, attention_cells, budget_cells, vector_cells}) {
     for (Cell& cell : some()) cells.push_back(cell);
   }
   return cells;

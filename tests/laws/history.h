@@ -30,7 +30,11 @@ inline void expect_laws(const Cell& cell, const AnyCache& cache, bool ended_prom
       }
       const bool limited = promise.budget >= 0 && static_cast<int>(layer) >= promise.slack_layers &&
                            (ended_prompt || !promise.only_at_prompts);
-      if (limited) {
+      if (limited && promise.shares_budget) {
+        std::size_t together = 0;
+        for (const auto& head_kept : kept[layer]) together += head_kept.size();
+        ASSERT_LE(together, static_cast<std::size_t>(promise.budget) * kept[layer].size());
+      } else if (limited) {
         ASSERT_LE(static_cast<int>(positions.size()), promise.budget) << cell.name();
       }
       const auto has = [&](int position) {
@@ -69,6 +73,8 @@ inline void run_history(const Cell& cell, int operations, std::uint64_t seed) {
       } else if (dice < 76) {
         outputs = cache->run(random.between(1, 90), Phase::prompt);
         ended_prompt = true;
+      } else if (dice < 80 && cell.policy.whole_prompts) {
+        ASSERT_THROW((void)cache->run(1, Phase::chunk), Error);
       } else if (dice < 80) {
         (void)cache->run(random.between(1, 40), Phase::chunk);
         // External cannot vote with queries of the chunk before

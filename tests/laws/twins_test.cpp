@@ -30,8 +30,9 @@ TEST_P(Twins, OneThreadAndTwoGiveTheSameBits) {
   run_both(*one, *two, 300, Phase::prompt);
   for (int step = 0; step < 40; ++step) run_both(*one, *two, 1, Phase::decode);
   run_both(*one, *two, 5, Phase::decode);
-  run_both(*one, *two, 70, Phase::chunk);
-  run_both(*one, *two, 900, Phase::chunk);  // long enough for splits
+  const Phase more = GetParam().policy.whole_prompts ? Phase::prompt : Phase::chunk;
+  run_both(*one, *two, 70, more);
+  run_both(*one, *two, 900, more);  // long enough for splits
   run_both(*one, *two, 33, Phase::prompt);
   for (int step = 0; step < 20; ++step) run_both(*one, *two, 1, Phase::decode);
   expect_same(*one, *two);
@@ -100,16 +101,17 @@ TEST_P(Twins, ADroppedPassLeavesNoTrace) {
 TEST_P(Twins, AClearedCacheIsANewOne) {
   BlockPool pool;
   auto used = GetParam().make(pool, serial());
-  (void)used->run(77, Phase::chunk);
+  const bool chunks = !GetParam().policy.whole_prompts;
+  if (chunks) (void)used->run(77, Phase::chunk);
   (void)used->run(200, Phase::prompt);
   for (int step = 0; step < 30; ++step) (void)used->run(1, Phase::decode);
-  (void)used->run(20, Phase::chunk);  // leaves a ring of queries behind
+  if (chunks) (void)used->run(20, Phase::chunk);  // leaves a ring of queries behind
   used->clear();
   EXPECT_EQ(pool.bytes_in_use(), 0U);
   EXPECT_EQ(used->length(), 0);
   BlockPool new_pool;
   auto fresh = GetParam().make(new_pool, serial());
-  run_both(*used, *fresh, 5, Phase::chunk);
+  if (chunks) run_both(*used, *fresh, 5, Phase::chunk);
   run_both(*used, *fresh, 100, Phase::prompt);
   for (int step = 0; step < 20; ++step) run_both(*used, *fresh, 1, Phase::decode);
   expect_same(*used, *fresh);

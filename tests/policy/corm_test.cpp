@@ -30,6 +30,13 @@ class CormRules : public Rules {
                         [&](int step) { return step > moment.newest - settings_.window; });
         return !is_recent && !mattered;
       });
+      if (settings_.cap < 0) continue;
+      for (Entry& entry : line) entry.score = entry.important.empty() ? -1 : entry.important.back();
+      double exact = 1.0;  // equal steps tie exactly
+      keep_best(
+          line, std::min(settings_.cap, static_cast<int>(line.size())),
+          [&](const Entry& entry) { return moment.newest - entry.position < settings_.recent; },
+          exact);
     }
   }
 
@@ -65,6 +72,26 @@ TYPED_TEST(CormTest, KeepsWhatTheDefinitionKeepsDecidedLazily) {
     const Corm policy{.window = 5, .recent = 6, .when = when};
     expect_simulated<TypeParam>(conversation_script(11), conversation(), policy,
                                 [&] { return std::make_unique<CormRules>(policy); });
+  }
+}
+
+TYPED_TEST(CormTest, ACapDropsWhatMatteredLongestAgo) {
+  const Corm policy{.window = 30, .recent = 4, .cap = 10};
+  expect_simulated<TypeParam>(conversation_script(110), conversation(), policy,
+                              [&] { return std::make_unique<CormRules>(policy); });
+}
+
+TYPED_TEST(CormTest, ACapThatIsNeverReachedChangesNothing) {
+  const Corm free{.window = 5, .recent = 6, .when = When::full(4)};
+  Corm capped = free;
+  capped.cap = 1000;
+  const Script script = conversation_script(12);
+  Run<Corm, TypeParam> one(script, free);
+  Run<Corm, TypeParam> two(script, capped);
+  for (const Turn& turn : conversation()) {
+    one.pass(turn);
+    two.pass(turn);
+    ASSERT_EQ(one.kept(), two.kept());
   }
 }
 

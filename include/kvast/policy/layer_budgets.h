@@ -34,10 +34,11 @@ struct LayerBudgets {
               ", must be finite and at least 0");
     LayerBudgets budgets{.layers = layers};
     const std::vector<int> most(shares.size(), 1 << 30);
-    apportion(shares, (mean - least) * layers, most,
-              std::span(budgets.tokens).first(shares.size()));
-    for (int layer = 0; layer < layers; ++layer)
-      budgets.tokens[static_cast<std::size_t>(layer)] += least;
+    const auto parts = std::span(budgets.tokens).first(shares.size());
+    apportion(shares, mean * layers, most, parts);
+    for (int& part : parts) {
+      for (; part < least; ++part) --*std::max_element(parts.begin(), parts.end());
+    }
     return budgets;
   }
   /// Straight from `steepness` times the mean in one end layer down to what keeps the total, in the

@@ -12,7 +12,7 @@ namespace kvast {
 KVAST_HD constexpr std::uint32_t mix_bits(std::uint64_t seed, std::uint32_t layer,
                                           std::uint32_t head, std::uint32_t position) {
   std::uint64_t bits = seed;
-  for (const std::uint32_t part : {layer, head, position}) {
+  for (const std::uint32_t part : {0U, layer, head, position}) {  // 0: the seed is mixed as well
     bits = (bits ^ part) + 0x9E3779B97F4A7C15U;  // splitmix64 (Steele, Lea, Flood 2014)
     bits = (bits ^ (bits >> 30U)) * 0xBF58476D1CE4E5B9U;
     bits = (bits ^ (bits >> 27U)) * 0x94D049BB133111EBU;

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Policies whose window of queries votes at a prompt's end, by name.
+#include "bench/quality/typed_cache.h"
+
+namespace kvast::quality {
+namespace {
+
+SnapKV read_snapkv(Spec& spec, int prompt) {
+  SnapKV policy;
+  read_common(spec, prompt, policy);
+  policy.pooling.width = spec.number("pool", policy.pooling.width);
+  policy.pooling.kind = static_cast<Pooling::Kind>(spec.choice("kind", {"avg", "max"}, 0));
+  return policy;
+}
+
+Pyramid<SnapKV> read_pyramidkv(Spec& spec, int prompt) {
+  Pyramid<SnapKV> policy{read_snapkv(spec, prompt)};
+  policy.beta = spec.real("beta", policy.beta);
+  return policy;
+}
+
+AdaHeads<SnapKV> read_adakv(Spec& spec, int prompt) {
+  AdaHeads<SnapKV> policy{read_snapkv(spec, prompt)};
+  policy.safeguard = static_cast<float>(spec.real("alpha", policy.safeguard));
+  policy.kind = static_cast<Allocation::Kind>(spec.choice("share", {"blend", "floor"}, 0));
+  return policy;
+}
+
+}  // namespace
+
+std::span<const PolicyName> window_policies() {
+  static constexpr PolicyName kPolicies[] = {policy_row<read_snapkv>("snapkv"),
+                                             policy_row<read_pyramidkv>("pyramidkv"),
+                                             policy_row<read_adakv>("adakv")};
+  return kPolicies;
+}
+
+}  // namespace kvast::quality

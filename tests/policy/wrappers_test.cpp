@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Wrappers change when a policy acts and whom it spares, and nothing else; Random is the control.
+#include <set>
+
+#include "tests/policy/simulation.h"
+
+namespace kvast::test {
+namespace {
+
+TEST(Protect, SparesSinksAndTheNewestWithinTheBudget) {
+  const Script script = conversation_script(51);
+  const Protect<TOVA> policy{{.tokens_kept = 12}, 3, 4};
+  test::Run<Protect<TOVA>, Dense<float>> run(script, policy);
+  for (const Turn& turn : conversation()) {
+    run.pass(turn);
+    const std::vector<int> kept = run.kept();
+    ASSERT_LE(kept.size(), 12U);
+    const int newest = run.cache().length() - 1;
+    for (const int position : {0, 1, 2, newest - 3, newest - 2, newest - 1, newest})
+      ASSERT_TRUE(std::binary_search(kept.begin(), kept.end(), position)) << position;
+  }
+}
+
+TEST(Protect, ProtectingTheNewestIsWhatAPolicysOwnRecentDoes) {
+  const Script script = conversation_script(52);
+  test::Run<H2O, External> own(script, {.heavy = 9, .recent = 5});
+  test::Run<Protect<H2O>, External> wrapped(script, {{.heavy = 14, .recent = 0}, 0, 5});
+  for (const Turn& turn : conversation()) {
+    own.pass(turn);
+    wrapped.pass(turn);
+    for (int head = 0; head < 2; ++head) ASSERT_EQ(wrapped.kept(head), own.kept(head));
+  }
+}
+
+TEST(Protect, WorksOverPoliciesThatRankWholeHeads) {
+  test::Run<Protect<KeyDiff>, Dense<float>> run(conversation_script(53),
+                                                {{.tokens_kept = 10}, 2, 3});
+  run.pass({.tokens = 60, .last_of_prompt = true});
+  const std::vector<int> kept = run.kept();
+  ASSERT_EQ(kept.size(), 10U);
+  EXPECT_EQ(kept[0], 0);
+  EXPECT_EQ(kept[1], 1);
+  EXPECT_EQ(std::vector<int>(kept.end() - 3, kept.end()), (std::vector<int>{57, 58, 59}));
+}
+
+TEST(Every, ActsAsTheSameBatchDoes) {
+  const Script script = conversation_script(54);
+  test::Run<H2O, External> own(script, {.heavy = 9, .recent = 5, .when = When::full(6)});
+  test::Run<Every<H2O, 6>, External> wrapped(script, {{.heavy = 9, .recent = 5}});
+  for (const Turn& turn : conversation()) {
+    own.pass(turn);
+    wrapped.pass(turn);
+    ASSERT_EQ(wrapped.kept(), own.kept());
+  }
+}
+
+TEST(Random, IsUniformAndOtherInEachHead) {
+  const Shape shape{.layers = 2, .query_heads = 2, .heads = 2};
+  std::vector<int> times(100, 0);
+  std::set<std::vector<int>> sets;
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    test::Run<Random, External> run(conversation_script(1, shape),
+                                    {.tokens_kept = 25, .seed = seed});
+    run.pass({.tokens = 100, .last_of_prompt = true});
+    for (int layer = 0; layer < 2; ++layer) {
+      for (int head = 0; head < 2; ++head) {
+        const std::vector<int> kept = run.kept(head, layer);
+        ASSERT_EQ(kept.size(), 25U);
+        sets.insert(kept);
+        for (const int position : kept) ++times[static_cast<std::size_t>(position)];
+      }
+    }
+  }
+  EXPECT_EQ(sets.size(), 200U);
+  // 200 draws at 1/4: 50 expected, standard deviation 6.1
+  for (const int count : times) EXPECT_NEAR(count, 50, 28);
+}
+
+TEST(WrapperSettings, ImpossibleOnesAreRefusedByName) {
+  expect_policy_refused(Protect<TOVA>{{.tokens_kept = 6}, 4, 3}, {"Protect", "4 + 3", "budget, 6"});
+  expect_policy_refused(Protect<TOVA>{{}, -1, 0}, {"Protect.sinks", "-1"});
+  expect_policy_refused(Protect<TOVA>{{}, 0, -1}, {"Protect.newest", "-1"});
+  expect_policy_refused(Every<H2O, 20>{{.heavy = 4, .recent = 4}}, {"when.batch", "20", "8"});
+  expect_policy_refused(Random{.tokens_kept = 0}, {"Random.tokens_kept", "0"});
+  expect_policy_refused(Random{.tokens_kept = 5, .recent = 6}, {"Random.tokens_kept", "6"});
+  expect_policy_refused(KeyDiff{.tokens_kept = 0}, {"KeyDiff.tokens_kept", "0"});
+  expect_policy_refused(LagKV{.lag = 1}, {"LagKV.lag", "1"});
+  expect_policy_refused(LagKV{.sinks = -1}, {"LagKV.sinks", "-1"});
+  expect_policy_refused(ExpectedAttention{.future = 0}, {"ExpectedAttention.future", "0"});
+  expect_policy_refused(ExpectedAttention{.tokens_kept = 3}, {"ExpectedAttention.tokens_kept"});
+  expect_policy_refused(KeyDiff{}, {"keys and values", "External"});
+}
+
+TEST(ExpectedAttentionPrompts, ChunksAreRefusedByName) {
+  BlockPool pool;
+  KVCache<ExpectedAttention, Dense<float>> cache(Shape{.head_dim = 8}, {}, {}, pool);
+  expect_refused([&] { (void)cache.begin({.tokens = 3, .more_of_prompt = true}); },
+                 {"more_of_prompt", "ExpectedAttention", "one pass"});
+  EXPECT_TRUE(cache.begin({.tokens = 3, .last_of_prompt = true}));
+}
+
+}  // namespace
+}  // namespace kvast::test
