@@ -49,15 +49,24 @@ void evict(benchmark::State& state) {
     state.SkipWithError("wrong result");
     return;
   }
+  double seconds = 0;
+  double steps = 0;
   for (auto _ : state) {
     one.refill();
     const auto start = std::chrono::steady_clock::now();
     evict_tokens(one.plan(), one.head(), victims, one.account(), scratch, nullptr);
-    state.SetIterationTime(
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    const double step =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    state.SetIterationTime(step);
+    seconds += step;
+    ++steps;
   }
   state.counters["victims"] = static_cast<double>(victims.size());
-  state.counters["stream_GB/s"] = streaming_bandwidth() / 1e9;
+  // payload of the tokens that fill holes, read and written
+  double moved = 0;
+  const int stay = tokens - static_cast<int>(victims.size());
+  for (const int victim : victims) moved += victim < stay ? 1 : 0;
+  report_bytes(state, steps * moved * 2 * 2 * 2 * OneHead::kDim, seconds);
 }
 
 BENCHMARK(evict)

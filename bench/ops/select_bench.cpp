@@ -4,8 +4,10 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "bench/ops/one_head.h"
+#include "bench/ops/stream.h"
 
 namespace {
 
@@ -45,17 +47,28 @@ void rank_select(benchmark::State& state) {
     state.SkipWithError("wrong result");
     return;
   }
+  double seconds = 0;
+  double steps = 0;
   for (auto _ : state) {
+    const auto start = std::chrono::steady_clock::now();
     step();
+    const double time =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    state.SetIterationTime(time);
     benchmark::DoNotOptimize(work.victims.data());
+    seconds += time;
+    ++steps;
   }
-  state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(tokens),
-                                                  benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["tokens/s"] = steps * tokens / seconds;
+  // positions and states, read
+  report_bytes(state, steps * tokens * static_cast<double>(sizeof(int) + sizeof(H2O::State)),
+               seconds);
 }
 
 BENCHMARK(rank_select)
     ->ArgNames({"T", "half"})
     ->ArgsProduct({{512, 4096, 16384}, {0, 1}})
+    ->UseManualTime()
     ->Unit(benchmark::kMicrosecond);
 
 }  // namespace

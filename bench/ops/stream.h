@@ -3,6 +3,8 @@
 // compared with it.
 #pragma once
 
+#include <benchmark/benchmark.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -42,6 +44,14 @@ inline double streaming_bandwidth() {
   }
   std::sort(rates.begin(), rates.end());
   return rates[rates.size() / 2];
+}
+
+/// Bytes per second, and their share of the streaming bandwidth, measured now.
+inline void report_bytes(benchmark::State& state, double bytes, double seconds) {
+  const double roof = streaming_bandwidth();
+  state.SetBytesProcessed(static_cast<std::int64_t>(bytes));
+  state.counters["stream_GB/s"] = roof / 1e9;
+  state.counters["of_stream"] = bytes / seconds / roof;
 }
 
 }  // namespace kvast::bench

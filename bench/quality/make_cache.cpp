@@ -25,7 +25,12 @@ std::unique_ptr<AnyCache> make_cache(const std::string& policy, const std::strin
   std::string names;
   for_each_policy([&](const PolicyName& known) {
     names += std::string(" ") + known.name;
-    if (spec.name() == known.name) made = known.make(spec, &kept, &setup);
+    if (spec.name() != known.name) return;
+    try {
+      made = known.make(spec, &kept, &setup);
+    } catch (const Error& error) {
+      throw SpecError("SPEC '" + policy + "': " + error.sentence());
+    }
   });
   if (made == nullptr) throw SpecError("unknown policy '" + spec.name() + "'; valid are" + names);
   return made;

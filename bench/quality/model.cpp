@@ -13,6 +13,9 @@ Model::Model(const std::string& file, int threads)
     : executor_(openmp(threads)), file_(file), gguf_(file_.bytes()) {
   tokenizer_ = std::make_unique<decoder::Tokenizer>(gguf_);
   llama_ = std::make_unique<decoder::Llama>(gguf_, executor_);
+  if (tokenizer_->size() > llama_->config().vocabulary)
+    throw UsageError("the tokenizer has " + std::to_string(tokenizer_->size()) +
+                     " tokens, the model only " + std::to_string(llama_->config().vocabulary));
 }
 
 std::unique_ptr<AnyCache> Model::cache(const std::string& policy, const std::string& storage,

@@ -5,7 +5,10 @@
 namespace kvast::quality {
 namespace {
 
-Full read_full(Spec&, int) { return {}; }
+Full read_full(Spec& spec, int) {
+  (void)spec.when(When::step());  // every policy takes it; this one never acts
+  return {};
+}
 
 StreamingLLM read_streaming(Spec& spec, int prompt) {
   StreamingLLM policy;

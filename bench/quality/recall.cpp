@@ -21,6 +21,8 @@ std::vector<RecallTask> read_tasks(const std::string& file, const std::string& c
       tasks.push_back({context.empty() ? json.at("context").get<std::string>() : context,
                        json.at("question").get<std::string>(),
                        json.at("answer").get<std::string>()});
+      if (tasks.back().answer.empty())
+        throw UsageError(file + ", line " + std::to_string(number) + ": the answer is empty");
     } catch (const nlohmann::json::exception& error) {
       throw UsageError(file + ", line " + std::to_string(number) + ": " + error.what());
     }
@@ -44,6 +46,8 @@ RecallResult run_recall(Model& model, const RecallTask& task, const std::string&
   RecallResult result;
   if (question_seen) context.insert(context.end(), question.begin(), question.end());
   result.prompt = static_cast<int>(context.size());
+  if (context.empty() || (!question_seen && question.empty()))
+    throw UsageError("a task's context or question is empty");
   const auto cache = model.cache(policy, storage, result.prompt);
   feed_prompt(model, *cache, context, chunk);
   if (!question_seen) feed_prompt(model, *cache, question);

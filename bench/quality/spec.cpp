@@ -79,7 +79,11 @@ int Spec::number(const std::string& key, int fallback) {
 int Spec::tokens(const std::string& key, int fallback, int prompt) {
   const std::string* text = value(key, std::to_string(fallback));
   if (text == nullptr) return fallback;
-  if (text->find('.') == std::string::npos) return whole(key, *text);
+  if (text->find('.') == std::string::npos) {
+    const int count = whole(key, *text);
+    if (count < 0) refuse(key, *text, "a count, at least 0");
+    return count;
+  }
   double fraction = 0;
   const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), fraction);
   if (error != std::errc() || end != text->data() + text->size() ||

@@ -19,6 +19,7 @@
 #include "kvast/host/gather.h"
 #include "kvast/host/observe.h"
 #include "kvast/host/observe_layer.h"
+#include "kvast/host/profile.h"
 #include "kvast/host/reserve.h"
 
 namespace kvast {
@@ -58,6 +59,7 @@ class KVCache {
             "options.rope must be given with Positions::compacted, and only then, or where the "
             "policy needs it");
     layers_.resize(static_cast<std::size_t>(shape.layers()));
+    choices_.resize(layers_.size());
     for (int layer = 0; layer < shape.layers(); ++layer) {
       if (!options.rope.empty()) options.rope.validate(shape[layer].head_dim, caller);
       LayerState& state = layers_[static_cast<std::size_t>(layer)];
@@ -74,6 +76,8 @@ class KVCache {
               "and Positions::compacted turns them");
       state.heads.resize(static_cast<std::size_t>(shape[layer].heads));
       state.moves.resize(state.heads.size());
+      if constexpr (detail::Chooses<Policy>)
+        choices_[static_cast<std::size_t>(layer)].kept.resize(state.heads.size());
     }
   }
   KVCache(KVCache&&) = default;  // not while a pass is open
@@ -92,6 +96,9 @@ class KVCache {
   /// Forgets everything, a torn pass included.
   void clear() {
     free_blocks();
+    for (auto& choices : choices_) {
+      for (auto& entry : choices.kept) entry = {};
+    }
     for (LayerState& layer : layers_) {
       layer.ring = {};
       layer.last_act = -1;
@@ -141,6 +148,12 @@ class KVCache {
     (void)checked(layer, head, caller);
     return layers_[static_cast<std::size_t>(layer)].moves[static_cast<std::size_t>(head)];
   }
+  /// What a policy that looks at each head once (FastGen) chose for it; a default Choice before.
+  auto choice(int layer, int head,
+              Caller caller = Caller::here()) const requires detail::Chooses<Policy> {
+    (void)checked(layer, head, caller);
+    return choices_[static_cast<std::size_t>(layer)].kept[static_cast<std::size_t>(head)].choice;
+  }
   /// What this cache holds of the pool: payload and side table. A payload shared by forks counts in
   /// each of them.
   std::size_t bytes_in_use() const { return account_->bytes_in_use(); }
@@ -170,6 +183,7 @@ class KVCache {
         length_(from.length_),
         stats_(from.stats_) {
     chunk_before_ = from.chunk_before_;
+    choices_ = from.choices_;
     layers_.resize(from.layers_.size());
     for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
       layers_[layer].plan = from.layers_[layer].plan;
@@ -245,8 +259,9 @@ class KVCache {
     for (LayerState& layer : layers_) layer.stage = Stage::idle;
   }
   void drop_pass(std::uint64_t generation) {
-    if (generation != generation_ || state_ != Open::open) return;
+    if (account_ == nullptr || generation != generation_ || state_ != Open::open) return;
     if (committed_ > 0) {
+      account_->settle();
       state_ = Open::torn;
       return;
     }
@@ -272,6 +287,7 @@ class KVCache {
   RopeTable unturn_;  ///< how queries were rotated, for policies that need them unrotated
   std::unique_ptr<Account> account_;
   std::vector<LayerState> layers_;
+  std::vector<ChoiceTable<Policy>> choices_;  ///< [layers]
   int length_ = 0;
   bool shares_ = false;  ///< a fork may share payload
   Stats stats_;

@@ -6,6 +6,7 @@
 #include "kvast/policy/ada_heads.h"
 #include "kvast/policy/corm.h"
 #include "kvast/policy/expected_attention.h"
+#include "kvast/policy/fastgen.h"
 #include "kvast/policy/full.h"
 #include "kvast/policy/h2o.h"
 #include "kvast/policy/key_diff.h"

@@ -86,9 +86,9 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     run(state, rows, output, options);
     if (kObserves && cache_->observes_now()) {
       if (replayed > 0) {
-        replay(state, queries, scale, replayed, options);
+        replay(state, layer, queries, scale, replayed, options);
       } else {
-        observe_rows(state, rows, window < 0 ? 0 : std::max(0, count - window), options);
+        observe_rows(state, layer, rows, window < 0 ? 0 : std::max(0, count - window), options);
       }
     }
     if constexpr (PolicyType::needs.query_moments) {
@@ -114,14 +114,22 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
       require(state.plan.shape.query_heads == 1 || weights.head_stride > 0, caller,
               "observe: weights.head_stride must be given for ", state.plan.shape.query_heads,
               " query heads");
+      int most = 0;
+      for (const Head& head : state.heads) most = std::max(most, head.slots());
+      const std::int64_t needed = (count - 1) * weights.token_stride +
+                                  (state.plan.shape.query_heads - 1) * weights.head_stride + most;
+      require(weights.elements < 0 || weights.elements >= needed, caller, "observe: weights has ",
+              weights.elements, " elements, ", count, " tokens on ", most, " slots need ", needed);
       const int window = detail::window_of(cache_->policy_);
       require(!cache_->observes_now() || !cache_->wants_replay() || count >= window, caller,
               "observe: the policy votes with its last ", window, " queries, this pass has ", count,
               ", and weights of earlier passes are not kept: give them in one pass");
       if (cache_->observes_now()) {
-        observe_weights<Arch>(cache_->policy_, state, positions, weights, cache_->reduce_,
-                              window < 0 ? 0 : std::max(0, count - window), cache_->executor_,
-                              cache_->spare_);
+        const int first_query = window < 0 ? 0 : std::max(0, count - window);
+        learn(state, layer, 16, [&](int head, int first, int end, auto&& sink) {
+          observe_weights<Arch>(state, positions, weights, cache_->reduce_, first_query, head,
+                                first, end, sink);
+        });
       }
     }
     state.stage = Stage::attended;
@@ -129,7 +137,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
 
   /// Makes the pass final for a layer: observe, evict, gather, seal. Cannot fail but by misuse.
   void commit(int layer, Caller caller = Caller::here()) {
-    const bool needs_weights = kObserves && open(caller).observes_now();
+    const bool needs_weights = kObserves && (open(caller).observes_now() || cache_->keeps_ring());
     LayerState& state =
         at(layer, needs_weights ? Stage::attended : Stage::appended, "commit", caller, true);
     KVCache& cache = *cache_;
@@ -139,7 +147,9 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                                 .seals = !cache.more_of_prompt_,
                                 .rope = &cache.unturn_.rope(),
                                 .executor = &cache.executor_};
-    commit_layer(cache.policy_, state, context, *cache.account_, cache.commit_);
+    const int committed = ++cache.committed_;  // whatever happens now, the pass cannot be undone
+    commit_layer(cache.policy_, state, context, cache.choices_[static_cast<std::size_t>(layer)],
+                 *cache.account_, cache.commit_);
     forget_states(state, cache.spare_);
     cache.stats_.appended +=
         static_cast<std::int64_t>(cache.new_positions_.size()) * state.plan.shape.heads;
@@ -154,7 +164,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
       state.ring = {};
     }
     state.stage = Stage::committed;
-    if (++cache.committed_ == cache.layers()) cache.finish_pass();
+    if (committed == cache.layers()) cache.finish_pass();
   }
 
  private:
@@ -201,7 +211,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
   }
 
   /// The last `replayed` queries of earlier passes and those of this one, as one window.
-  void replay(LayerState& state, const View& queries, float scale, int replayed,
+  void replay(LayerState& state, int layer, const View& queries, float scale, int replayed,
               const AttendOptions& options) const {
     const Shape& shape = state.plan.shape;
     const int count = static_cast<int>(cache_->new_positions_.size());
@@ -220,10 +230,10 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     AttendOptions quiet = options;
     quiet.log_sum_exp = {};
     run(state, rows, OutputView{}, quiet);
-    observe_rows(state, rows, 0, quiet);
+    observe_rows(state, layer, rows, 0, quiet);
   }
 
-  void observe_rows(LayerState& state, const QueryRows& rows, int first_query,
+  void observe_rows(LayerState& state, int layer, const QueryRows& rows, int first_query,
                     const AttendOptions& options) const {
     if constexpr (kObserves) {
       AttendWork& work = cache_->attend_;
@@ -231,23 +241,38 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
       cache_->visible_.clear();
       for (const Head& head : state.heads)
         count_visible(head, rows, options.window, cache_->visible_);
-      const auto& policy = cache_->policy_;
-      observe_blocks(state, cache_->executor_, work.saves ? 64 : 4, cache_->spare_,
-                     [&](int head, int first, int end) {
-                       const Observation seen{
-                           .sight = &work.sights[static_cast<std::size_t>(head)],
-                           .lse = work.lse.data(),
-                           .visible = std::span(cache_->visible_)
-                                          .subspan(static_cast<std::size_t>(head) * count, count),
-                           .first_query = first_query,
-                           .reduce = cache_->reduce_};
-                       if (work.saves) {
-                         observe_saved<Arch>(policy, seen, work, first, end);
-                       } else {
-                         observe_again<Arch>(policy, seen, first, end);
-                       }
-                     });
+      learn(state, layer, work.saves ? 64 : 4, [&](int head, int first, int end, auto&& sink) {
+        const Observation seen{
+            .sight = &work.sights[static_cast<std::size_t>(head)],
+            .lse = work.lse.data(),
+            .visible =
+                std::span(cache_->visible_).subspan(static_cast<std::size_t>(head) * count, count),
+            .first_query = first_query,
+            .reduce = cache_->reduce_};
+        if (work.saves) {
+          observe_saved<Arch>(seen, work, first, end, sink);
+        } else {
+          observe_again<Arch>(seen, first, end, sink);
+        }
+      });
     }
+  }
+
+  /// Shows the policy what `source` brings (see profile_layer), and at a prompt's end lets it
+  /// choose.
+  template <class Source>
+  void learn(LayerState& state, int layer, int range, Source&& source) const {
+    const auto& policy = cache_->policy_;
+    observe_blocks(state, cache_->executor_, range, cache_->spare_,
+                   [&](int head, int first, int end) {
+                     source(head, first, end, observing(policy, state.plan.side));
+                   });
+    if constexpr (detail::Chooses<PolicyType>) {
+      if (cache_->ends_prompt_)
+        profile_layer(policy, state, cache_->executor_, range, cache_->new_positions_.back(),
+                      cache_->choices_[static_cast<std::size_t>(layer)], source);
+    }
+    (void)layer;
   }
 
   KVCache* cache_;

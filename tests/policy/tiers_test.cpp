@@ -191,6 +191,29 @@ TYPED_TEST(TierTest, WholeHeadsWithoutABudgetAreToldSo) {
   EXPECT_EQ(run.kept().size(), 40U);
 }
 
+// A slot that changes hands has the kind of its new token, also where none is given.
+struct KeepsSpecialAndNewest {
+  static constexpr Needs needs{.token_kinds = true};
+  struct State {};
+  float rank(Token token, State) const {
+    return token.kind == TokenKind::special ? kPin : static_cast<float>(token.position);
+  }
+  Budget budget(Layer) const { return tokens(6); }
+};
+
+TEST(TokenKinds, DoNotStayBehindInTheirSlots) {
+  BlockPool pool;
+  KVCache<KeepsSpecialAndNewest, External> cache(Shape{.head_dim = 8}, {}, {}, pool);
+  std::vector<TokenKind> kinds(8, TokenKind::other);
+  kinds[6] = kinds[7] = TokenKind::special;
+  for (int step = 0; step <= 20; ++step) {
+    auto pass = step == 0 ? cache.begin({.tokens = 8, .kinds = kinds}) : cache.begin({});
+    pass->append(0);
+    pass->commit(0);
+  }
+  EXPECT_EQ(cache.kept(0, 0), (std::vector<int>{6, 7, 24, 25, 26, 27}));
+}
+
 /// Ranks by what a token is.
 struct KeepsSpecial {
   static constexpr Needs needs{.token_kinds = true};
@@ -213,6 +236,11 @@ TEST(TokenKinds, TravelWithTheirTokens) {
   }
   for (const int newest : {98, 99}) special.push_back(newest);
   EXPECT_EQ(cache.kept(0, 0), special);
+  {
+    const std::vector<TokenKind> kinds(40, TokenKind::special);  // a pass that never happened
+    auto dropped = cache.begin({.tokens = 40, .kinds = kinds});
+    dropped->append(0);
+  }
   auto pass = cache.begin({.tokens = 5});  // no kinds given: other
   pass->append(0);
   pass->commit(0);

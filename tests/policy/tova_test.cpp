@@ -2,6 +2,7 @@
 // TOVA against the golden trace and against its definition: one set per layer, by the newest query.
 #include "tests/policy/simulation.h"
 #include "tests/policy/trace.h"
+#include "tests/support/random.h"
 
 namespace kvast::test {
 namespace {
@@ -80,6 +81,28 @@ TYPED_TEST(TOVATest, ReducesTheGroupAsTheCacheAsks) {
     expect_simulated<TypeParam>(
         conversation_script(9), conversation(), policy,
         [&] { return std::make_unique<TOVARules>(policy); }, reduce);
+  }
+}
+
+// What a sliding window hides got nothing from the newest query, whatever it got before.
+TEST(TOVA, TokensOutsideASlidingWindowGoFirst) {
+  BlockPool pool;
+  KVCache<TOVA, Dense<float>> cache(Shape{.head_dim = 8}, {.tokens_kept = 20}, {}, pool);
+  test::Random random(3);
+  for (const int tokens : {1, 9, 1}) {
+    for (int turn = 0; turn < 20; ++turn) {
+      const auto numbers = random.normals(static_cast<std::size_t>(tokens) * 8);
+      std::vector<float> output(numbers.size());
+      auto pass = cache.begin({.tokens = tokens});
+      pass->append(0, std::span(numbers), std::span(numbers));
+      pass->attend(0, std::span(numbers), std::span(output), {.window = 8});
+      pass->commit(0);
+    }
+    const std::vector<int> kept = cache.kept(0, 0);
+    ASSERT_EQ(kept.size(), 20U);
+    for (int age = 0; age < 8; ++age)
+      EXPECT_EQ(kept[kept.size() - 1 - static_cast<std::size_t>(age)], cache.length() - 1 - age);
+    EXPECT_EQ(kept.front(), cache.length() - 20) << "of equals the newer stay";
   }
 }
 

@@ -2,6 +2,7 @@
 // Where slabs come from: aligned heap memory, or the caller's own functions.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 
@@ -20,13 +21,17 @@ struct Allocator {
 };
 
 /// The heap. On Linux large slabs ask for huge pages: attention streams them, and the TLB is small.
+/// Small ones must not, or the first byte of each would take a whole huge page.
 inline Allocator heap_allocator() {
   Allocator heap;
   heap.allocate = [](void*, std::size_t bytes, std::size_t alignment) -> void* {
-    const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-    void* memory = std::aligned_alloc(alignment, rounded);
+    constexpr std::size_t kHugePage = std::size_t{1} << 21U;
+    const std::size_t unit = std::min(alignment, std::size_t{4096});
+    const std::size_t rounded = (bytes + unit - 1) / unit * unit;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, std::max(alignment, sizeof(void*)), rounded) != 0) return nullptr;
 #if defined(__linux__)
-    if (memory != nullptr && alignment >= (std::size_t{1} << 21U)) {
+    if (alignment >= kHugePage && rounded >= kHugePage) {
       (void)madvise(memory, rounded, MADV_HUGEPAGE);
     }
 #endif

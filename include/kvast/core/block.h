@@ -2,6 +2,7 @@
 // A block and the lists of them that make a head: where tokens live between arrival and eviction.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -84,6 +85,11 @@ struct Head {
     return index < coded.count ? coded[index] : dense[index - coded.count];
   }
   int live() const { return coded.live + dense.live; }
+  /// Slots written, dead ones included.
+  int slots() const {
+    const int full = std::max(blocks() - 1, 0) * kBlockTokens;
+    return blocks() == 0 ? 0 : full + block(blocks() - 1).used;
+  }
 };
 
 }  // namespace kvast

@@ -32,6 +32,26 @@ concept Observes = requires(const Policy policy, typename Policy::State& state, 
   { policy.observe(state, seen) } -> std::same_as<void>;
 };
 
+/// Looks at each head's attention at a prompt's end, and chooses what it keeps from then on.
+template <class Policy>
+concept Chooses = requires(const Policy policy, typename Policy::Profile& profile,
+                           typename Policy::Choice choice, Token token,
+                           typename Policy::State& state, Attention seen, int tokens) {
+  { policy.marks(tokens) } -> std::same_as<int>;
+  { policy.frequency(token, state) } -> std::same_as<float>;
+  policy.mark(state);
+  policy.profile(profile, token, state, seen);
+  { policy.merge(profile, profile) } -> std::same_as<typename Policy::Profile>;
+  { policy.choose(profile, tokens) } -> std::same_as<typename Policy::Choice>;
+  { policy.rank(token, state, choice) } -> std::same_as<float>;
+  { policy.room(choice, tokens) } -> std::same_as<int>;
+};
+
+template <class Policy>
+concept HasChoice = requires {
+  typename Policy::Choice;
+};
+
 template <class Policy>
 concept RanksTokens = requires(const Policy policy, Token token, typename Policy::State state) {
   { policy.rank(token, state) } -> std::same_as<float>;
@@ -61,6 +81,26 @@ concept HasOddWindow = requires {
 &&!requires(const Policy policy) {
   { policy.window_rows() } -> std::same_as<int>;
 };
+
+template <class Policy>
+concept HasOddWhen = requires {
+  &Policy::when;
+}
+&&!requires(const Policy policy) {
+  { policy.when } -> std::convertible_to<When>;
+};
+template <class Policy>
+concept HasOddPooling = requires {
+  &Policy::pooling;
+}
+&&!requires(const Policy policy) {
+  { policy.pooling } -> std::convertible_to<Pooling>;
+};
+template <class Policy>
+concept HasOddValidate = requires {
+  &Policy::validate;
+}
+&&!requires(const Policy policy, Caller caller) { policy.validate(caller); };
 
 template <class Policy>
 concept RanksWholeHeads = requires(const Policy policy, HeadView<typename Policy::State> view,
@@ -154,15 +194,29 @@ consteval bool check_policy() {
                   "called: set needs.attention");
     static_assert(!detail::HasOddBudget<Policy>,
                   "kvast policy: budget must be Budget budget(Layer) const");
+    static_assert(!detail::HasOddWhen<Policy>,
+                  "kvast policy: when must be a member, When when = When::step();");
+    static_assert(!detail::HasOddPooling<Policy>,
+                  "kvast policy: pooling must be a member, Pooling pooling{...};");
+    static_assert(!detail::HasOddValidate<Policy>,
+                  "kvast policy: validate must be void validate(Caller) const");
+    static_assert(!detail::RanksTokens<Policy> || !detail::RanksWholeHeads<Policy>,
+                  "kvast policy: has both rank(Token, State) and rank_head, so one of them would "
+                  "never be called");
     static_assert(!detail::HasOddWindow<Policy>,
                   "kvast policy: window_rows must be int window_rows() const");
     static_assert(!detail::HasHead<Policy> || detail::RanksByHead<Policy>,
                   "kvast policy: has a Head, so it must have Head summarize(Token, State) const, "
                   "Head merge(Head, Head) const and float rank(Token, State, Head) const");
     static_assert(
-        detail::HasHead<Policy> || detail::RanksTokens<Policy> || detail::RanksWholeHeads<Policy>,
-        "kvast policy: must have float rank(Token, State) const, or "
-        "void rank_head(HeadView<State>, std::span<float> ranks) const");
+        !detail::HasChoice<Policy> || (detail::Chooses<Policy> && Policy::needs.whole_prompt),
+        "kvast policy: has a Choice, so it must need attention and whole_prompt, and have "
+        "a Profile, marks, frequency, mark, profile, merge, choose, room and "
+        "rank(Token, State, Choice) (see FastGen)");
+    static_assert(detail::HasChoice<Policy> || detail::HasHead<Policy> ||
+                      detail::RanksTokens<Policy> || detail::RanksWholeHeads<Policy>,
+                  "kvast policy: must have float rank(Token, State) const, or "
+                  "void rank_head(HeadView<State>, std::span<float> ranks) const");
     static_assert(
         !Policy::needs.query_moments || (Policy::needs.vectors && Policy::needs.whole_prompt &&
                                          requires(const Policy policy) { policy.moments_from(); }),

@@ -3,6 +3,7 @@
 // off.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <concepts>
 #include <cstdio>
@@ -17,7 +18,13 @@ namespace kvast {
 /// anything changed.
 class Error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit Error(const std::string& message, std::size_t sentence = std::string::npos)
+      : std::runtime_error(message), sentence_(std::min(sentence, message.size())) {}
+  /// what() without the caller's file and line: for programs whose users have no source at hand.
+  std::string sentence() const { return std::string(what(), sentence_); }
+
+ private:
+  std::size_t sentence_;
 };
 
 /// Where a public function was called from; every public entry takes one as its last, defaulted
@@ -72,10 +79,11 @@ inline ErrorHandler set_error_handler(ErrorHandler handler) {
 /// and line.
 template <class... Parts>
 [[noreturn]] void fail(Caller caller, const Parts&... parts) {
-  const std::string message =
-      detail::join_text(parts..., " [", std::string_view(caller.file), ":", caller.line, "]");
+  std::string message = detail::join_text(parts...);
+  [[maybe_unused]] const std::size_t sentence = message.size();
+  message += detail::join_text(" [", std::string_view(caller.file), ":", caller.line, "]");
 #if defined(__cpp_exceptions)
-  throw Error(message);
+  throw Error(message, sentence);
 #else
   if (ErrorHandler handler = detail::error_handler().load()) handler(message.c_str());
   std::fprintf(stderr, "kvast: %s\n", message.c_str());

@@ -46,6 +46,7 @@ struct Weights {
   const float* data = nullptr;
   std::int64_t token_stride = 0;
   std::int64_t head_stride = 0;
+  std::int64_t elements = -1;  ///< readable from `data` on; negative: not known
 };
 
 /// Counted since construction, in tokens over all layers and heads.

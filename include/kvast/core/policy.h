@@ -41,6 +41,7 @@ struct Attention {
   int visible = 0;      ///< tokens of this head that the query could see, itself included
   int step = 0;         ///< position of the query
   int row = 0;          ///< 0 for the first query observed in this pass
+  int after = 0;        ///< later queries of this pass
 };
 
 /// A layer, as `budget` sees it.

@@ -78,8 +78,10 @@ inline void append_tokens(const LayerPlan& plan, Head& head, int head_index,
     block.position[slot] = arrivals.positions[static_cast<std::size_t>(token)];
     std::memcpy(side.states_of(block) + static_cast<std::size_t>(slot) * side.state_bytes,
                 plan.fresh_state, side.state_bytes);
-    if (side.kinds != 0 && !arrivals.kinds.empty())
-      side.kinds_of(block)[slot] = arrivals.kinds[static_cast<std::size_t>(token)];
+    if (side.kinds != 0)
+      side.kinds_of(block)[slot] = arrivals.kinds.empty()
+                                       ? TokenKind::other
+                                       : arrivals.kinds[static_cast<std::size_t>(token)];
     block.live |= 1U << slot;
     ++block.used;
     ++list.live;

@@ -51,6 +51,10 @@ inline void check_options(const AttendOptions& options, const Shape& shape, int 
   require(options.sinks.empty() || static_cast<int>(options.sinks.size()) == shape.query_heads,
           caller, "attend: options.sinks has ", options.sinks.size(),
           " entries, must have query_heads = ", shape.query_heads);
+  for (const float sink : options.sinks)
+    require(!std::isnan(sink), caller, "attend: options.sinks holds ", sink, ", must be a number");
+  require(options.bias.data == nullptr || options.bias.head_stride >= 0, caller,
+          "attend: options.bias.head_stride is ", options.bias.head_stride, ", must be at least 0");
   require(options.bias.data == nullptr || options.bias.positions > newest, caller,
           "attend: options.bias covers ", options.bias.positions, " positions, must cover ",
           newest + 1);

@@ -8,6 +8,7 @@
 #include "kvast/host/allocate.h"
 #include "kvast/host/encode.h"
 #include "kvast/host/layer.h"
+#include "kvast/host/profile.h"
 #include "kvast/host/select.h"
 
 namespace kvast {
@@ -77,7 +78,7 @@ inline bool layer_exceeds(const LayerState& layer, int budget, bool together) {
 /// Makes the pass final for one layer. Cannot fail: everything was reserved.
 template <class Policy>
 void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& context,
-                  Account& account, std::vector<HeadWork>& work) {
+                  ChoiceTable<Policy>& choices, Account& account, std::vector<HeadWork>& work) {
   LayerPlan& plan = layer.plan;
   if (work.size() < layer.heads.size()) work.resize(layer.heads.size());
   const int heads = static_cast<int>(layer.heads.size());
@@ -89,14 +90,18 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
     return layer.heads[static_cast<std::size_t>(head)];
   };
   for (auto& moves : layer.moves) moves.clear();
+  if constexpr (detail::Chooses<Policy>) {
+    if (context.ends_prompt) choices.kept = choices.pending;
+  }
   if constexpr (detail::evicts<Policy>()) {
     constexpr bool kShared = detail::scope_of<Policy>() == Scope::layer;
     constexpr bool kAllocates = detail::allocates<Policy>();
     const auto rank = [&](int head) {
       RankWork& ranks = work[static_cast<std::size_t>(head)].rank;
       ranks.target = action.target;
-      const RankContext here{context.newest, context.layer.index, head, &layer.moments,
-                             context.rope};
+      RankContext here{context.newest, context.layer.index, head, &layer.moments, context.rope};
+      if constexpr (detail::Chooses<Policy>)
+        here.choice = &choices.kept[static_cast<std::size_t>(head)].choice;
       rank_tokens(policy, plan, head_at(head), here, ranks);
       pool_ranks(head_at(head), detail::pooling_of(policy), ranks);
     };
@@ -126,12 +131,17 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
       });
     }
   }
-  if (!plan.is_coded()) return;
-  executor.parallel_for(heads, [&](int head) {
-    HeadWork& mine = work[static_cast<std::size_t>(head)];
-    if (context.seals) seal_tokens(plan, head_at(head), account, mine.encode, mine.counts);
-    repack_tokens(plan, head_at(head), account, mine.encode, mine.counts);
-  });
+  if (plan.is_coded()) {
+    executor.parallel_for(heads, [&](int head) {
+      HeadWork& mine = work[static_cast<std::size_t>(head)];
+      if (context.seals) seal_tokens(plan, head_at(head), account, mine.encode, mine.counts);
+      repack_tokens(plan, head_at(head), account, mine.encode, mine.counts);
+    });
+  }
+  for (Head& head : layer.heads) {
+    release_empty_array(head.coded, account);
+    release_empty_array(head.dense, account);
+  }
 }
 
 }  // namespace kvast

@@ -45,15 +45,28 @@ inline void export_head(const LayerPlan& plan, const Head& head, int head_index,
 }
 
 /// For engines that keep K and V themselves: row t of `to` becomes row `tokens[t]` of `from`, for
-/// one head. `from` and `to` are [tokens, heads, dim] with their strides given; they must not
-/// overlap.
-inline void gather(std::span<const int> tokens, const View& from, int head, int dim,
-                   const OutputView& to) {
-  require(from.data != nullptr && to.data != nullptr, Caller::here(),
-          "gather: from and to must not be null");
-  require(from.token_stride != 0 && to.token_stride != 0, Caller::here(),
-          "gather: token_stride must be given");
-  require(dim >= 1 && dim <= 512, Caller::here(), "gather: dim is ", dim, ", must lie in [1, 512]");
+/// one head. `from` and `to` are [tokens, heads, dim]; token_stride must be given, head_stride 0
+/// means dim. They must not overlap. Where a view knows its size, rows beyond it are refused.
+inline void gather(std::span<const int> tokens, View from, int head, int dim, OutputView to,
+                   Caller caller = Caller::here()) {
+  require(dim >= 1 && dim <= 512, caller, "gather: dim is ", dim, ", must lie in [1, 512]");
+  require(head >= 0, caller, "gather: head is ", head, ", must be at least 0");
+  const auto check = [&](const char* name, auto& view, std::int64_t last_token) {
+    require(view.data != nullptr, caller, "gather: ", name, " must not be null");
+    if (view.head_stride == 0) view.head_stride = dim;
+    require(view.token_stride > 0 && view.head_stride > 0, caller, "gather: ", name,
+            ": strides are ", view.token_stride, " and ", view.head_stride, ", must be positive");
+    const std::int64_t needed = last_token * view.token_stride + head * view.head_stride + dim;
+    require(view.elements < 0 || view.elements >= needed, caller, "gather: ", name, " has ",
+            view.elements, " elements, row ", last_token, " of head ", head, " needs ", needed);
+  };
+  int last = 0;
+  for (const int token : tokens) {
+    require(token >= 0, caller, "gather: tokens holds ", token, ", must be at least 0");
+    last = std::max(last, token);
+  }
+  check("from", from, last);
+  check("to", to, std::max<std::int64_t>(std::ssize(tokens) - 1, 0));
   float row[512];
   for (std::size_t token = 0; token < tokens.size(); ++token) {
     read_vector(from, tokens[token], head, dim, row);

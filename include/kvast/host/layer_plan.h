@@ -73,8 +73,8 @@ inline void free_block(const LayerPlan& plan, Block& block, bool coded, Account&
   account.give(reinterpret_cast<std::byte*>(&block), plan.side.bytes);
 }
 
-/// Frees every block without live tokens; the others keep their order. An empty list gives up its
-/// array as well.
+/// Frees every block without live tokens; the others keep their order. The array stays: what was
+/// reserved for this pass counts on it (see release_empty_array).
 inline void drop_empty_blocks(const LayerPlan& plan, BlockList& list, bool coded,
                               Account& account) {
   int kept = 0;
@@ -86,10 +86,13 @@ inline void drop_empty_blocks(const LayerPlan& plan, BlockList& list, bool coded
     }
   }
   list.count = kept;
-  if (kept == 0 && list.capacity > kFirstListCapacity) {
-    account.give(reinterpret_cast<std::byte*>(list.data), list_bytes(list.capacity));
-    list = {};
-  }
+}
+
+/// At the end of a commit: a list that holds nothing gives up a large array.
+inline void release_empty_array(BlockList& list, Account& account) {
+  if (list.count > 0 || list.capacity <= kFirstListCapacity) return;
+  account.give(reinterpret_cast<std::byte*>(list.data), list_bytes(list.capacity));
+  list = {};
 }
 
 /// Back to a smaller array, which this pass gave back when it grew: so it can be had again.

@@ -25,8 +25,13 @@ void reduce_weights(Reduce reduce, bool first, int group, const float* weights, 
   }
 }
 
-/// One block's states see one query. `visible`: slots that the query saw; the weights of others are
-/// ignored.
+/// The states of a block's 32 slots.
+template <class Policy>
+typename Policy::State* states_of(const SideLayout& side, Block& block) {
+  return reinterpret_cast<typename Policy::State*>(side.states_of(block));
+}
+
+/// One block's states see one query. `visible`: slots whose weights count.
 template <class Policy>
 void observe_block(const Policy& policy, typename Policy::State* states, std::uint32_t visible,
                    const float* weights, Attention seen) {
@@ -44,12 +49,6 @@ void observe_block(const Policy& policy, typename Policy::State* states, std::ui
   }
 }
 
-/// The states of a block's 32 slots.
-template <class Policy>
-typename Policy::State* states_of(const SideLayout& side, Block& block) {
-  return reinterpret_cast<typename Policy::State*>(side.states_of(block));
-}
-
 /// What observing one head of a layer needs besides the states.
 struct Observation {
   const HeadSight* sight = nullptr;
@@ -59,11 +58,22 @@ struct Observation {
   Reduce reduce = Reduce::mean;
 };
 
+/// Where weights go: called with a block, the slots of tokens that are not newer than one query,
+/// [32] weights reduced over the group (0 where a sliding window hides a token; those of other
+/// slots mean nothing), and the query. This one shows them to the policy.
+template <class Policy>
+auto observing(const Policy& policy, const SideLayout& side) {
+  return [&policy, &side](Block& block, std::uint32_t visible, const float* weights,
+                          const Attention& seen) {
+    observe_block(policy, states_of<Policy>(side, block), visible, weights, seen);
+  };
+}
+
 /// A decode step: attend kept exp(logit - maximum so far) of every block, so a weight costs one
 /// multiplication.
-template <class Simd, class Policy>
-void observe_saved(const Policy& policy, const Observation& seen, AttendWork& work, int first_block,
-                   int end_block) {
+template <class Simd, class Sink>
+void observe_saved(const Observation& seen, AttendWork& work, int first_block, int end_block,
+                   Sink&& sink) {
   const HeadSight& sight = *seen.sight;
   const int group = sight.group();
   const std::size_t first_saved = work.first_saved[static_cast<std::size_t>(sight.head_index)];
@@ -92,19 +102,15 @@ void observe_saved(const Policy& policy, const Observation& seen, AttendWork& wo
                            factors[row * blocks + index], weights);
     }
     Block& block = sight.head->block(index);
-    const std::uint32_t visible =
-        sight.options->window == 0
-            ? block.live
-            : visible_slots(block, sight.positions[0], sight.options->window);
-    observe_block(policy, states_of<Policy>(sight.plan->side, block), visible, weights, attention);
+    sink(block, block.live, weights, attention);
   }
 }
 
 /// Several queries: the second pass. Logits are computed again and become weights by the rows'
 /// log-sum-exp, so no [T, T] matrix exists. Queries come in order, as a decoder would have shown
 /// them.
-template <class Simd, class Policy>
-void observe_again(const Policy& policy, const Observation& seen, int first_block, int end_block) {
+template <class Simd, class Sink>
+void observe_again(const Observation& seen, int first_block, int end_block, Sink&& sink) {
   using F = typename Simd::F;
   const HeadSight& sight = *seen.sight;
   const int group = sight.group();
@@ -140,10 +146,16 @@ void observe_again(const Policy& policy, const Observation& seen, int first_bloc
         const int at = first + query;
         const Attention attention{.visible = seen.visible[static_cast<std::size_t>(at)],
                                   .step = sight.positions[static_cast<std::size_t>(at)],
-                                  .row = at - seen.first_query};
-        const std::uint32_t visible = masks[group > kRowTile ? 0 : query * group];
-        observe_block(policy, states_of<Policy>(sight.plan->side, block), visible,
-                      weights + query * kBlockTokens, attention);
+                                  .row = at - seen.first_query,
+                                  .after = count - 1 - at};
+        const std::uint32_t in_sight = masks[group > kRowTile ? 0 : query * group];
+        std::uint32_t visible = in_sight;
+        if (sight.options->window > 0) {
+          visible = visible_slots(block, attention.step, 0);
+          for (std::uint32_t hidden = visible & ~in_sight; hidden != 0; hidden &= hidden - 1U)
+            weights[query * kBlockTokens + std::countr_zero(hidden)] = 0.0F;
+        }
+        sink(block, visible, weights + query * kBlockTokens, attention);
       }
     }
   }

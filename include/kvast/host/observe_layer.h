@@ -121,39 +121,38 @@ inline void restore_states(LayerState& layer, std::vector<StatesBefore>& spare) 
   forget_states(layer, spare);
 }
 
-/// Weights that the engine's own kernel computed.
-template <class Arch, class Policy>
-void observe_weights(const Policy& policy, LayerState& layer, std::span<const int> positions,
-                     const Weights& weights, Reduce reduce, int first_query,
-                     const Executor& executor, std::vector<StatesBefore>& spare) {
+/// Weights that the engine's own kernel computed, of one head and a range of blocks.
+template <class Arch, class Sink>
+void observe_weights(const LayerState& layer, std::span<const int> positions,
+                     const Weights& weights, Reduce reduce, int first_query, int head, int first,
+                     int end, Sink&& sink) {
   const int group = layer.plan.shape.group();
   const int count = static_cast<int>(positions.size());
-  observe_blocks(layer, executor, 16, spare, [&](int head, int first, int end) {
-    const Head& tokens = layer.heads[static_cast<std::size_t>(head)];
-    const int live = tokens.live();
-    alignas(64) float line[kBlockTokens];
-    alignas(64) float reduced[kBlockTokens];
-    int before = 0;  // slots in earlier blocks
-    for (int index = 0; index < first; ++index) before += tokens.block(index).used;
-    for (int index = first; index < end; ++index) {
-      Block& block = tokens.block(index);
-      for (int query = first_query; query < count; ++query) {
-        for (int member = 0; member < group; ++member) {
-          const float* from = weights.data + query * weights.token_stride +
-                              (head * group + member) * weights.head_stride + before;
-          std::fill_n(line, kBlockTokens, 0.0F);
-          std::copy_n(from, block.used, line);
-          reduce_weights<Arch>(reduce, member == 0, group, line, 1.0F, reduced);
-        }
-        const int position = positions[static_cast<std::size_t>(query)];
-        const Attention seen{
-            .visible = live - (count - 1 - query), .step = position, .row = query - first_query};
-        observe_block(policy, states_of<Policy>(layer.plan.side, block),
-                      visible_slots(block, position, 0), reduced, seen);
+  const Head& tokens = layer.heads[static_cast<std::size_t>(head)];
+  const int live = tokens.live();
+  alignas(64) float line[kBlockTokens];
+  alignas(64) float reduced[kBlockTokens];
+  int before = 0;  // slots in earlier blocks
+  for (int index = 0; index < first; ++index) before += tokens.block(index).used;
+  for (int index = first; index < end; ++index) {
+    Block& block = tokens.block(index);
+    for (int query = first_query; query < count; ++query) {
+      for (int member = 0; member < group; ++member) {
+        const float* from = weights.data + query * weights.token_stride +
+                            (head * group + member) * weights.head_stride + before;
+        std::fill_n(line, kBlockTokens, 0.0F);
+        std::copy_n(from, block.used, line);
+        reduce_weights<Arch>(reduce, member == 0, group, line, 1.0F, reduced);
       }
-      before += block.used;
+      const int position = positions[static_cast<std::size_t>(query)];
+      const Attention seen{.visible = live - (count - 1 - query),
+                           .step = position,
+                           .row = query - first_query,
+                           .after = count - 1 - query};
+      sink(block, visible_slots(block, position, 0), reduced, seen);
     }
-  });
+    before += block.used;
+  }
 }
 
 }  // namespace kvast

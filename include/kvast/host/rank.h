@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "kvast/core/check_policy.h"
@@ -27,8 +28,12 @@ struct RankWork {
   std::vector<Candidate> candidates;
   std::vector<int> victims;  ///< slots to evict, ascending
   int target = -1;           ///< tokens to come down to; negative: whatever the ranks say
+  int room = -1;             ///< tokens that may stay besides pinned ones; negative: see target
   // whole-head policies
-  std::vector<float> keys, values, decoded, in_order;
+  std::vector<Token> tokens;
+  std::vector<std::byte> states;
+  std::vector<float> keys, values, decoded;
+  std::vector<float> in_order;  ///< ranks in order of position
 };
 
 /// Where and when tokens are ranked.
@@ -38,6 +43,7 @@ struct RankContext {
   int head = 0;
   const QueryMoments* moments = nullptr;  ///< where the policy needs them, with the rotation
   const Rope* rope = nullptr;
+  const void* choice = nullptr;  ///< Policy::Choice of the head, where the policy chooses
 };
 
 /// The token in a slot, as policies see it.
@@ -88,25 +94,28 @@ inline void decode_vectors(const LayerPlan& plan, const Head& head, RankWork& wo
 template <class Policy>
 void rank_whole_head(const Policy& policy, const LayerPlan& plan, const Head& head,
                      const RankContext& context, RankWork& work) {
+  using State = typename Policy::State;
   order_tokens(head, work.order);
   const std::size_t count = work.order.size();
-  std::vector<Token> tokens(count);
-  std::vector<typename Policy::State> states(count);
+  work.tokens.resize(count);
+  work.states.resize(count * sizeof(State));
   for (std::size_t at = 0; at < count; ++at) {
     Block& block = head.block(work.order[at].slot / kBlockTokens);
     const int slot = work.order[at].slot % kBlockTokens;
-    tokens[at] = token_at(plan.side, block, slot, context);
-    states[at] = state_at<Policy>(plan.side, block, slot);
+    work.tokens[at] = token_at(plan.side, block, slot, context);
+    std::memcpy(work.states.data() + at * sizeof(State), &state_at<Policy>(plan.side, block, slot),
+                sizeof(State));
   }
   if (Policy::needs.vectors) decode_vectors(plan, head, work);
   work.in_order.assign(count, 0.0F);
-  HeadView<typename Policy::State> view{.tokens = tokens,
-                                        .states = states,
-                                        .budget = work.target,
-                                        .keys = work.keys,
-                                        .values = work.values,
-                                        .head_dim = plan.shape.head_dim,
-                                        .value_dim = plan.shape.values()};
+  HeadView<State> view{
+      .tokens = work.tokens,
+      .states = std::span(reinterpret_cast<const State*>(work.states.data()), count),
+      .budget = work.target,
+      .keys = work.keys,
+      .values = work.values,
+      .head_dim = plan.shape.head_dim,
+      .value_dim = plan.shape.values()};
   if constexpr (Policy::needs.query_moments) {
     const auto dim = static_cast<std::size_t>(plan.shape.head_dim);
     const auto group = static_cast<std::size_t>(plan.shape.group());
@@ -146,13 +155,24 @@ void rank_tokens(const Policy& policy, const LayerPlan& plan, const Head& head,
       work.ranks[static_cast<std::size_t>(place.slot)] = policy.rank(
           token_at(side, block, slot, context), state_at<Policy>(side, block, slot), summary);
     }
-  } else if constexpr (detail::RanksTokens<Policy>) {
+  } else if constexpr (detail::RanksTokens<Policy> || detail::Chooses<Policy>) {
+    const auto rank_one = [&](const Token& token, const typename Policy::State& state) {
+      if constexpr (detail::Chooses<Policy>) {
+        return policy.rank(token, state,
+                           *static_cast<const typename Policy::Choice*>(context.choice));
+      } else {
+        return policy.rank(token, state);
+      }
+    };
+    if constexpr (detail::Chooses<Policy>)
+      work.room = policy.room(*static_cast<const typename Policy::Choice*>(context.choice),
+                              context.newest + 1);
     for (int index = 0; index < head.blocks(); ++index) {
       Block& block = head.block(index);
       float* ranks = work.ranks.data() + index * kBlockTokens;
       const auto rank = [&](int slot) {
         ranks[slot] =
-            policy.rank(token_at(side, block, slot, context), state_at<Policy>(side, block, slot));
+            rank_one(token_at(side, block, slot, context), state_at<Policy>(side, block, slot));
       };
       if (block.live == kAllLive) {
         for (int slot = 0; slot < kBlockTokens; ++slot) rank(slot);

@@ -29,7 +29,8 @@ inline void pool_ranks(const Head& head, Pooling pooling, RankWork& work) {
     return detail::is_landmark(work.ranks[static_cast<std::size_t>(place.slot)]);
   });
   const int count = static_cast<int>(work.order.size());
-  std::vector<float> votes(work.order.size());
+  std::vector<float>& votes = work.in_order;
+  votes.resize(work.order.size());
   for (int at = 0; at < count; ++at)
     votes[static_cast<std::size_t>(at)] =
         work.ranks[static_cast<std::size_t>(work.order[static_cast<std::size_t>(at)].slot)];
@@ -91,8 +92,9 @@ inline void select_victims(const Head& head, RankWork& work) {
       }
     }
   }
-  const int room = std::max(0, target - pinned);
-  const int excess = target < 0 ? 0 : static_cast<int>(candidates.size()) - room;
+  const int room = work.room >= 0 ? work.room : std::max(0, target - pinned);
+  const bool limited = work.room >= 0 || target >= 0;
+  const int excess = limited ? static_cast<int>(candidates.size()) - room : 0;
   if (excess == 1) {
     work.victims.push_back(std::min_element(candidates.begin(), candidates.end())->slot);
   } else if (excess > 1) {

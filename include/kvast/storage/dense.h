@@ -10,7 +10,8 @@
 
 namespace kvast {
 
-/// n tokens of a head use exactly ceil(n / 32) blocks (under Positions::compacted up to two more).
+/// n tokens of a head use exactly ceil(n / 32) blocks (under Positions::compacted, where nothing
+/// moves, as many as still hold a token).
 template <class Element>
 struct Dense {
   static_assert(std::is_same_v<Element, float> || std::is_same_v<Element, half>,

@@ -121,6 +121,15 @@ TEST(Steady, EveryPolicyAllocatesNothing) {
                 3000);
   expect_steady(TOVA{.tokens_kept = 64}, Dense<half>{}, 500, 3000);
   expect_steady(StreamingLLM{.sinks = 4, .recent = 90}, Kivi<4>{.residual = 0}, 1000, 3000);
+  expect_steady(SnapKV{.tokens_kept = 64, .window = 8, .when = When::step()}, Dense<half>{}, 500,
+                3000);
+  expect_steady(SnapKV{.tokens_kept = 64, .window = 8, .when = When::full(8)}, Kivi<4>{}, 500,
+                3000);
+  expect_steady(Corm{.window = 1 << 29, .recent = 8, .cap = 50}, Dense<half>{}, 500, 3000);
+  expect_steady(Scissorhands{.tokens_kept = 64, .window = 33, .when = When::full(8)}, Dense<half>{},
+                500, 3000);
+  expect_steady(Random{.tokens_kept = 64}, Dense<half>{}, 500, 3000);
+  expect_steady(Every<Protect<TOVA>, 4>{{{.tokens_kept = 64}, 4, 4}}, Dense<half>{}, 500, 3000);
 }
 // Evicts a varying number of tokens, so only a bound is known.
 TEST(Steady, CormStaysWithinItsWindow) {

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// profile: at a prompt's end each head's attention is looked at a second time, and a policy chooses
+// what the head keeps from then on.
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "kvast/host/observe_layer.h"
+#include "kvast/host/rank.h"
+
+namespace kvast {
+
+/// What policies with a Choice chose, per head. The open pass writes `pending`; its commit adopts
+/// it.
+template <class Policy>
+struct ChoiceTable {
+  struct Nothing {};
+  std::vector<Nothing> kept, pending;
+};
+template <class Policy>
+requires detail::Chooses<Policy>
+struct ChoiceTable<Policy> {
+  struct Entry {
+    typename Policy::Choice choice{};
+    bool made = false;  ///< the first prompt's end decides
+  };
+  std::vector<Entry> kept, pending;  ///< [heads of the layer]
+};
+
+/// Marks each head's most frequent tokens, profiles it and chooses. `source(head, first, end,
+/// sink)` shows the weights of a range of blocks (see `observing`) as often as it is asked.
+template <class Policy, class Source>
+void profile_layer(const Policy& policy, LayerState& layer, const Executor& executor, int range,
+                   int newest, ChoiceTable<Policy>& choices, Source&& source) {
+  const SideLayout& side = layer.plan.side;
+  const auto heads = static_cast<int>(layer.heads.size());
+  choices.pending = choices.kept;
+  choices.pending.resize(layer.heads.size());
+  int most = 0;
+  for (const Head& head : layer.heads) most = std::max(most, head.blocks());
+  const int ranges = (most + range - 1) / range;
+  std::vector<typename Policy::Profile> partial(static_cast<std::size_t>(heads * ranges));
+  executor.parallel_for(heads, [&](int at) {
+    const Head& head = layer.heads[static_cast<std::size_t>(at)];
+    std::vector<RankWork::Candidate> candidates;
+    for (int index = 0; index < head.blocks(); ++index) {
+      Block& block = head.block(index);
+      for (std::uint32_t live = block.live; live != 0; live &= live - 1U) {
+        const int slot = std::countr_zero(live);
+        const Token token = token_at(side, block, slot, {.newest = newest});
+        candidates.push_back(
+            {rank_key(policy.frequency(token, state_at<Policy>(side, block, slot))), token.position,
+             index * kBlockTokens + slot});
+      }
+    }
+    const auto count = std::min(candidates.size(),
+                                static_cast<std::size_t>(std::max(policy.marks(newest + 1), 0)));
+    std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(count),
+                      candidates.end(),
+                      [](const auto& left, const auto& right) { return right < left; });
+    for (std::size_t mark = 0; mark < count; ++mark) {
+      if (candidates[mark].key <= kDropKey) break;
+      const int slot = candidates[mark].slot;
+      policy.mark(state_at<Policy>(side, head.block(slot / kBlockTokens), slot % kBlockTokens));
+    }
+  });
+  executor.parallel_for(heads * ranges, [&](int index) {
+    const int head = index / ranges;
+    const int first = index % ranges * range;
+    const int end = std::min(layer.heads[static_cast<std::size_t>(head)].blocks(), first + range);
+    if (first >= end) return;
+    auto& profile = partial[static_cast<std::size_t>(index)];
+    source(head, first, end,
+           [&](Block& block, std::uint32_t visible, const float* weights, Attention seen) {
+             for (; visible != 0; visible &= visible - 1U) {
+               const int slot = std::countr_zero(visible);
+               seen.weight = weights[slot];
+               policy.profile(profile, token_at(side, block, slot, {.newest = seen.step}),
+                              state_at<Policy>(side, block, slot), seen);
+             }
+           });
+  });
+  for (int head = 0; head < heads; ++head) {
+    auto& entry = choices.pending[static_cast<std::size_t>(head)];
+    if (entry.made) continue;
+    typename Policy::Profile whole{};
+    for (int at = 0; at < ranges; ++at)  // in order: the same bits for any number of threads
+      whole = policy.merge(whole, partial[static_cast<std::size_t>(head * ranges + at)]);
+    entry = {policy.choose(whole, newest + 1), true};
+  }
+}
+
+}  // namespace kvast
