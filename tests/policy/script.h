@@ -37,6 +37,7 @@ struct Turn {
   int tokens = 1;
   bool last_of_prompt = false;
   bool more_of_prompt = false;
+  std::vector<TokenKind> kinds{};
 };
 
 /// A number in [0, 1) from four integers, the same on every machine.
@@ -72,7 +73,8 @@ class Run {
   void pass(const Turn& turn) {
     auto pass = cache_.begin({.tokens = turn.tokens,
                               .last_of_prompt = turn.last_of_prompt,
-                              .more_of_prompt = turn.more_of_prompt});
+                              .more_of_prompt = turn.more_of_prompt,
+                              .kinds = turn.kinds});
     const Shape& shape = script_.shape;
     const int first = cache_.length();
     const std::vector<float> keys = keys_of(first, turn.tokens);
