@@ -38,6 +38,8 @@ class AnyCache {
   /// Live tokens per head, mean over layers and heads.
   virtual double kept_mean() const = 0;
   virtual Stats stats() const = 0;
+  /// Where the policy chooses by head (FastGen): how many heads have which rule; else empty.
+  virtual std::string report() const = 0;
 };
 
 /// What a cache needs to know of its model and prompt.

@@ -63,7 +63,8 @@ void nll(Model& model, const Arguments& arguments) {
          {"attend_ms", result.attend_ms},
          {"commit_ms", result.commit_ms},
          {"tokens_per_s", result.tokens_per_s},
-         {"prefill_s", result.prefill_s}});
+         {"prefill_s", result.prefill_s},
+         {"rules", result.report}});
 }
 
 void recall(Model& model, const Arguments& arguments) {

@@ -49,12 +49,17 @@ void feed_prompt(Model& model, AnyCache& cache, std::span<const int> tokens, int
     PassOptions pass;
     pass.last_of_prompt = last;
     pass.more_of_prompt = !last;
+    const auto kinds = model.tokenizer().kinds(tokens.subspan(first, count));
+    pass.kinds = kinds;
     check(model.llama().forward(cache, tokens.subspan(first, count), cache.length(), pass));
   }
 }
 
 void feed_token(Model& model, AnyCache& cache, int token) {
-  check(model.llama().forward(cache, {&token, 1}, cache.length(), PassOptions{}));
+  const TokenKind kind = model.tokenizer().kind(token);
+  PassOptions pass;
+  pass.kinds = {&kind, 1};
+  check(model.llama().forward(cache, {&token, 1}, cache.length(), pass));
 }
 
 std::string read_text(const std::string& file) {

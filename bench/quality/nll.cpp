@@ -111,6 +111,7 @@ NllResult score_continuation(Model& model, AnyCache& cache, std::span<const int>
   result.bytes_peak = static_cast<double>(cache.bytes_peak());
   result.bytes_full_f16 = model.full_f16_bytes(cache.length());
   result.kept_mean = cache.kept_mean();
+  result.report = cache.report();
   result.attend_ms = median(attend);
   result.commit_ms = median(commit);
   result.tokens_per_s = decode_seconds > 0 ? (options.continuation - 1) / decode_seconds : 0;

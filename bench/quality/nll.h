@@ -38,6 +38,7 @@ struct NllResult {
   double commit_ms = 0;
   double tokens_per_s = 0;  ///< decode steps
   double prefill_s = 0;
+  std::string report;  ///< see AnyCache::report
 };
 
 /// Teacher forcing: tokens [0, context) are the prompt; the first scored token from its last

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Policies whose window of queries votes at a prompt's end, by name.
+// Policies that decide at a prompt's end by its attention, by name.
 #include "bench/quality/typed_cache.h"
 
 namespace kvast::quality {
@@ -26,12 +26,24 @@ AdaHeads<SnapKV> read_adakv(Spec& spec, int prompt) {
   return policy;
 }
 
+FastGen read_fastgen(Spec& spec, int) {
+  FastGen policy;
+  policy.threshold = static_cast<float>(spec.real("threshold", policy.threshold));
+  policy.frequent = static_cast<float>(spec.real("frequent", policy.frequent));
+  policy.local = static_cast<float>(spec.real("local", policy.local));
+  policy.criterion = static_cast<FastGen::Criterion>(spec.choice("criterion", {"mass", "l1"}, 0));
+  policy.rows = spec.number("rows", policy.rows);
+  policy.by_lifetime = spec.flag("lifetime", policy.by_lifetime);
+  policy.when = spec.when(policy.when);
+  return policy;
+}
+
 }  // namespace
 
 std::span<const PolicyName> window_policies() {
-  static constexpr PolicyName kPolicies[] = {policy_row<read_snapkv>("snapkv"),
-                                             policy_row<read_pyramidkv>("pyramidkv"),
-                                             policy_row<read_adakv>("adakv")};
+  static constexpr PolicyName kPolicies[] = {
+      policy_row<read_snapkv>("snapkv"), policy_row<read_pyramidkv>("pyramidkv"),
+      policy_row<read_adakv>("adakv"), policy_row<read_fastgen>("fastgen")};
   return kPolicies;
 }
 

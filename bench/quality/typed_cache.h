@@ -58,6 +58,23 @@ class TypedCache final : public AnyCache {
     return tokens / heads;
   }
   Stats stats() const override { return cache_.stats(); }
+  std::string report() const override {
+    std::string text;
+    if constexpr (std::is_same_v<Policy, FastGen>) {
+      constexpr const char* kNames[] = {"special", "punctuation", "frequent", "local", "full"};
+      int counts[5] = {};
+      for (int layer = 0; layer < cache_.layers(); ++layer) {
+        for (int head = 0; head < cache_.shape(layer).heads; ++head)
+          ++counts[static_cast<int>(cache_.choice(layer, head).rule)];
+      }
+      for (int rule = 0; rule < 5; ++rule)
+        text.append(rule > 0 ? " " : "")
+            .append(kNames[rule])
+            .append("=")
+            .append(std::to_string(counts[rule]));
+    }
+    return text;
+  }
 
  private:
   Cache cache_;

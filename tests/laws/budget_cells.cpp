@@ -45,10 +45,16 @@ struct EveryCase {
   }
 };
 
+struct FastGenCase {
+  static FastGen policy() { return {.threshold = 0.7F, .frequent = 0.2F, .local = 0.2F}; }
+  static Promise promise() { return {.name = "FastGen", .whole_prompts = true}; }
+};
+
 }  // namespace
 
 std::vector<Cell> budget_cells() {
-  return cells_of<ScissorhandsCase, CappedCormCase, RoCoCase, AdaCase, PyramidCase, EveryCase>();
+  return cells_of<ScissorhandsCase, CappedCormCase, RoCoCase, AdaCase, PyramidCase, EveryCase,
+                  FastGenCase>();
 }
 
 }  // namespace kvast::test
