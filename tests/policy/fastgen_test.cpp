@@ -111,7 +111,7 @@ TYPED_TEST(FastGenTest, BeforeAPromptsEndEverythingStays) {
 TEST(FastGen, HeadsChooseForThemselvesAndForksKeepTheChoice) {
   const Shape shape{.layers = 2, .query_heads = 6, .heads = 3};
   test::Run<FastGen, Dense<float>> run(conversation_script(71, shape),
-                                 {.threshold = 0.6F, .frequent = 0.1F, .local = 0.1F});
+                                       {.threshold = 0.6F, .frequent = 0.1F, .local = 0.1F});
   run.pass({.tokens = 120, .last_of_prompt = true});
   auto fork = run.cache().fork();
   ASSERT_TRUE(fork);
