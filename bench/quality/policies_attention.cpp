@@ -46,12 +46,22 @@ RoCo read_roco(Spec& spec, int prompt) {
   return policy;
 }
 
+Cascading read_cascading(Spec& spec, int prompt) {
+  Cascading policy;
+  read_common(spec, prompt, policy);
+  policy.rings = spec.number("rings", policy.rings);
+  policy.ring = spec.tokens("ring", policy.ring, prompt);
+  policy.forget = static_cast<float>(spec.real("forget", policy.forget));
+  return policy;
+}
+
 }  // namespace
 
 std::span<const PolicyName> attention_policies() {
   static constexpr PolicyName kPolicies[] = {
-      policy_row<read_h2o>("h2o"), policy_row<read_corm>("corm"), policy_row<read_tova>("tova"),
-      policy_row<read_scissorhands>("scissorhands"), policy_row<read_roco>("roco")};
+      policy_row<read_h2o>("h2o"),   policy_row<read_corm>("corm"),
+      policy_row<read_tova>("tova"), policy_row<read_scissorhands>("scissorhands"),
+      policy_row<read_roco>("roco"), policy_row<read_cascading>("cascading")};
   return kPolicies;
 }
 

@@ -38,12 +38,20 @@ FastGen read_fastgen(Spec& spec, int) {
   return policy;
 }
 
+DBudgetKV read_dbudgetkv(Spec& spec, int prompt) {
+  DBudgetKV policy;
+  read_common(spec, prompt, policy);
+  policy.threshold = static_cast<float>(spec.real("threshold", policy.threshold));
+  return policy;
+}
+
 }  // namespace
 
 std::span<const PolicyName> window_policies() {
   static constexpr PolicyName kPolicies[] = {
       policy_row<read_snapkv>("snapkv"), policy_row<read_pyramidkv>("pyramidkv"),
-      policy_row<read_adakv>("adakv"), policy_row<read_fastgen>("fastgen")};
+      policy_row<read_adakv>("adakv"), policy_row<read_fastgen>("fastgen"),
+      policy_row<read_dbudgetkv>("dbudgetkv")};
   return kPolicies;
 }
 

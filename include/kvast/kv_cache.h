@@ -50,7 +50,7 @@ class KVCache {
         positions_(options.positions),
         executor_(options.executor),
         rope_(options.positions == Positions::compacted ? options.rope : Rope{}),
-        unturn_(Policy::needs.query_moments ? options.rope : Rope{}),
+        model_rope_(Policy::needs.query_moments ? options.rope : Rope{}),
         account_(std::make_unique<Account>(pool)) {
     if constexpr (requires { policy.validate(caller); }) policy.validate(caller);
     storage.validate(caller);
@@ -107,6 +107,7 @@ class KVCache {
     }
     length_ = 0;
     chunk_before_ = false;
+    prompt_ended_ = false;
     ++generation_;
     state_ = Open::none;
   }
@@ -178,11 +179,12 @@ class KVCache {
         positions_(from.positions_),
         executor_(from.executor_),
         rope_(from.rope_),
-        unturn_(from.unturn_),
+        model_rope_(from.model_rope_),
         account_(std::make_unique<Account>(from.account_->pool())),
         length_(from.length_),
         stats_(from.stats_) {
     chunk_before_ = from.chunk_before_;
+    prompt_ended_ = from.prompt_ended_;
     choices_ = from.choices_;
     layers_.resize(from.layers_.size());
     for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
@@ -201,6 +203,10 @@ class KVCache {
     const When when = detail::when_of(policy_);
     require(!budget.limited() || budget.tokens >= 1, caller, "policy: budget of layer ",
             layer.index, " is ", budget.tokens, ", must be at least 1");
+    const int pins = detail::pins_of(policy_);
+    require(!budget.limited() || budget.tokens >= pins, caller, "policy: budget of layer ",
+            layer.index, " is ", budget.tokens, ", must be at least the ", pins,
+            " tokens that are always kept");
     require(when.batch >= 1, caller, "policy: when.batch is ", when.batch, ", must be at least 1");
     require(!budget.limited() || budget.cap || when.batch <= budget.tokens, caller,
             "policy: when.batch is ", when.batch, ", must be at most the budget, ", budget.tokens);
@@ -251,6 +257,7 @@ class KVCache {
   }
   void finish_pass() {
     chunk_before_ = more_of_prompt_;
+    prompt_ended_ = prompt_ended_ || ends_prompt_;
     length_ = new_positions_.back() + 1;
     account_->settle();
     if (ends_prompt_) account_->pool().trim();
@@ -283,8 +290,8 @@ class KVCache {
   Reduce reduce_;
   Positions positions_;
   Executor executor_;
-  RopeTable rope_;    ///< compacted positions
-  RopeTable unturn_;  ///< how queries were rotated, for policies that need them unrotated
+  RopeTable rope_;   ///< compacted positions
+  Rope model_rope_;  ///< how queries were rotated, for policies that need them unrotated
   std::unique_ptr<Account> account_;
   std::vector<LayerState> layers_;
   std::vector<ChoiceTable<Policy>> choices_;  ///< [layers]
@@ -298,6 +305,7 @@ class KVCache {
   bool ends_prompt_ = false;
   bool more_of_prompt_ = false;
   bool chunk_before_ = false;  ///< the last pass was a chunk of the prompt that goes on
+  bool prompt_ended_ = false;  ///< some pass was the last of a prompt
   int committed_ = 0;          ///< layers
   std::vector<int> new_positions_;
   std::vector<TokenKind> kinds_;

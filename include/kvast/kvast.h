@@ -4,7 +4,9 @@
 
 #include "kvast/kv_cache.h"
 #include "kvast/policy/ada_heads.h"
+#include "kvast/policy/cascading.h"
 #include "kvast/policy/corm.h"
+#include "kvast/policy/dbudget_kv.h"
 #include "kvast/policy/expected_attention.h"
 #include "kvast/policy/fastgen.h"
 #include "kvast/policy/full.h"
@@ -13,6 +15,7 @@
 #include "kvast/policy/l2_norm.h"
 #include "kvast/policy/lag_kv.h"
 #include "kvast/policy/layer_budgets.h"
+#include "kvast/policy/layer_schedules.h"
 #include "kvast/policy/random.h"
 #include "kvast/policy/roco.h"
 #include "kvast/policy/scissorhands.h"

@@ -93,7 +93,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     }
     if constexpr (PolicyType::needs.query_moments) {
       if (cache_->ends_prompt_)
-        take_moments(shape, queries, positions, cache_->policy_.moments_from(), cache_->unturn_,
+        take_moments(shape, queries, positions, cache_->policy_.moments_from(), cache_->model_rope_,
                      cache_->executor_, state.moments);
     }
     if (cache_->keeps_ring())
@@ -105,6 +105,11 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
   /// order of `slots`.
   void observe(int layer, const Weights& weights, Caller caller = Caller::here()) {
     LayerState& state = at(layer, Stage::appended, "observe", caller);
+    require(!PolicyType::needs.query_moments || !cache_->ends_prompt_, caller,
+            "observe: ", detail::name_of<PolicyType>(),
+            " needs the queries, which only attend sees");
+    require(!cache_->keeps_ring() || !state.plan.has_payload(), caller,
+            "observe: the policy votes with the queries of all chunks, which only attend sees");
     const std::vector<int>& positions = cache_->new_positions_;
     const int count = static_cast<int>(positions.size());
     if constexpr (kObserves) {
@@ -137,7 +142,9 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
 
   /// Makes the pass final for a layer: observe, evict, gather, seal. Cannot fail but by misuse.
   void commit(int layer, Caller caller = Caller::here()) {
-    const bool needs_weights = kObserves && (open(caller).observes_now() || cache_->keeps_ring());
+    const bool needs_weights =
+        (kObserves && (open(caller).observes_now() || cache_->keeps_ring())) ||
+        (PolicyType::needs.query_moments && open(caller).ends_prompt_);
     LayerState& state =
         at(layer, needs_weights ? Stage::attended : Stage::appended, "commit", caller, true);
     KVCache& cache = *cache_;
@@ -145,9 +152,10 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                                 .newest = cache.new_positions_.back(),
                                 .ends_prompt = cache.ends_prompt_,
                                 .seals = !cache.more_of_prompt_,
-                                .rope = &cache.unturn_.rope(),
+                                .rope = &cache.model_rope_,
                                 .executor = &cache.executor_};
     const int committed = ++cache.committed_;  // whatever happens now, the pass cannot be undone
+    state.stage = Stage::committed;
     commit_layer(cache.policy_, state, context, cache.choices_[static_cast<std::size_t>(layer)],
                  *cache.account_, cache.commit_);
     forget_states(state, cache.spare_);
@@ -160,10 +168,9 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     }
     if (cache.keeps_ring()) {
       std::swap(state.ring, state.pending_ring);
-    } else if (cache.ends_prompt_) {
+    } else if (!state.ring.positions.empty()) {
       state.ring = {};
     }
-    state.stage = Stage::committed;
     if (committed == cache.layers()) cache.finish_pass();
   }
 
@@ -263,6 +270,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
   template <class Source>
   void learn(LayerState& state, int layer, int range, Source&& source) const {
     const auto& policy = cache_->policy_;
+    restore_states(state, cache_->spare_);  // an earlier try may have thrown half-way
     observe_blocks(state, cache_->executor_, range, cache_->spare_,
                    [&](int head, int first, int end) {
                      source(head, first, end, observing(policy, state.plan.side));
@@ -290,6 +298,9 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
   require(!(options.more_of_prompt && P::needs.whole_prompt), caller,
           "begin: more_of_prompt is set, and ", detail::name_of<P>(),
           " needs the whole prompt in one pass");
+  require(!P::needs.whole_prompt || !options.last_of_prompt || length_ == 0 || prompt_ended_,
+          caller, "begin: last_of_prompt is set after ", length_, " tokens of no prompt, and ",
+          detail::name_of<P>(), " needs the whole prompt in one pass");
   require(length_ <= (1 << 30) - options.tokens, caller, "begin: position ", length_, " + ",
           options.tokens, " exceeds 2^30");
   const auto count = static_cast<std::size_t>(options.tokens);
@@ -310,13 +321,13 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
     shared |= reserve_layer(layer, options.tokens, !options.more_of_prompt, detail::evicts<P>(),
                             shares_, account_->pool(), requests_);
   }
-  if (Status status = account_->reserve(requests_.all()); !status) return status;
-  shares_ = shares_ && shared;
   new_positions_.assign(options.positions.begin(), options.positions.end());
   for (int next = length_; new_positions_.size() < count; ++next) new_positions_.push_back(next);
   kinds_.assign(options.kinds.begin(), options.kinds.end());
-  if (!unturn_.empty()) unturn_.grow(length_ + options.tokens + 1);
   if (!rope_.empty()) rope_.grow(most_live() + options.tokens + 2 * kBlockTokens);
+  // last of all that can fail
+  if (Status status = account_->reserve(requests_.all()); !status) return status;
+  shares_ = shares_ && shared;
   ends_prompt_ = options.last_of_prompt;
   more_of_prompt_ = options.more_of_prompt;
   committed_ = 0;

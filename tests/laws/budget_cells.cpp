@@ -45,6 +45,14 @@ struct EveryCase {
   }
 };
 
+struct CascadingCase {
+  static Cascading policy() { return {.sinks = 4, .rings = 3, .ring = 20, .forget = 0.1F}; }
+  static Promise promise() { return {.name = "Cascading", .budget = 64, .sinks = 4, .recent = 20}; }
+};
+struct DBudgetCase {
+  static DBudgetKV policy() { return {.threshold = 0.3F, .sinks = 4, .recent = 10}; }
+  static Promise promise() { return {.name = "DBudgetKV", .sinks = 4, .recent = 10}; }
+};
 struct FastGenCase {
   static FastGen policy() { return {.threshold = 0.7F, .frequent = 0.2F, .local = 0.2F}; }
   static Promise promise() { return {.name = "FastGen", .whole_prompts = true}; }
@@ -54,7 +62,7 @@ struct FastGenCase {
 
 std::vector<Cell> budget_cells() {
   return cells_of<ScissorhandsCase, CappedCormCase, RoCoCase, AdaCase, PyramidCase, EveryCase,
-                  FastGenCase>();
+                  CascadingCase, DBudgetCase, FastGenCase>();
 }
 
 }  // namespace kvast::test

@@ -65,7 +65,9 @@ inline void run_history(const Cell& cell, int operations, std::uint64_t seed) {
     for (int operation = 0; operation < operations; ++operation) {
       bool ended_prompt = false;
       std::vector<float> outputs;
-      const int dice = random.below(100);
+      int dice = random.below(100);
+      // they refuse a prompt that begins with passes that are none
+      if (cell.policy.whole_prompts && cache->length() == 0 && dice < 80) dice = 75;
       if (dice < 60) {
         outputs = cache->run(1, Phase::decode);
       } else if (dice < 70) {

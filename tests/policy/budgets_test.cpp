@@ -168,12 +168,37 @@ TEST(AdaHeads, BytesFollowTheKeptTokens) {
   EXPECT_LE(run.cache().bytes_in_use(), static_cast<std::size_t>(blocks) * (payload + 1024) + 1024);
 }
 
+// A budget below what a policy pins would be exceeded silently.
+TEST(PerLayerBudget, IsRefusedBelowWhatIsPinned) {
+  const Shape shape{.layers = 30, .head_dim = 8};
+  BlockPool pool;
+  const auto steep = LayerBudgets::slope(30, 64, 1.95);
+  expect_refused(
+      [&] {
+        KVCache<PerLayerBudget<SnapKV>, External>(shape, {{.tokens_kept = 64}, steep}, {}, pool);
+      },
+      {"budget of layer", "32 tokens", "always kept"});
+  const auto counts = counts_after_prompt(Pyramid<H2O>{{.heavy = 32, .recent = 32}, 20.0},
+                                          {.layers = 30, .query_heads = 1}, 150);
+  int total = 0;
+  for (const auto& layer : counts) total += layer[0];
+  EXPECT_EQ(total, 30 * 64);
+}
+
+TEST(AdaHeads, AHugeCapDoesNotOverflow) {
+  const Shape shape{.query_heads = 2, .heads = 2};
+  const auto counts = counts_after_prompt(
+      AdaHeads<Corm>{{.window = 4, .recent = 4, .cap = 1 << 30}, 0.2F}, shape, 100);
+  EXPECT_LT(sum(counts[0]), 200);
+  expect_policy_refused(Corm{.cap = (1 << 30) + 1}, {"Corm.cap", "2^30"});
+}
+
 TEST(AdaHeadsSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(AdaHeads<SnapKV>{{}, -0.1F}, {"AdaHeads.safeguard", "-0.1"});
   expect_policy_refused(AdaHeads<SnapKV>{{}, 1.5F}, {"AdaHeads.safeguard", "1.5"});
   expect_policy_refused(AdaHeads<SnapKV>{{.window = 0}}, {"SnapKV.window", "0"});
   expect_policy_refused(Pyramid<SnapKV>{{}, 0.5}, {"Pyramid.beta", "0.5"});
-  expect_policy_refused(Pyramid<SnapKV>{{.tokens_kept = 32}}, {"Pyramid", "32", "window, 32"});
+  expect_policy_refused(Pyramid<SnapKV>{{.tokens_kept = 32}}, {"Pyramid", "32", "always kept, 32"});
 }
 
 }  // namespace

@@ -91,12 +91,47 @@ TEST(WrapperSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(KeyDiff{}, {"keys and values", "External"});
 }
 
-TEST(ExpectedAttentionPrompts, ChunksAreRefusedByName) {
+TEST(ExpectedAttentionPrompts, MustComeWholeAndBeAttended) {
   BlockPool pool;
   KVCache<ExpectedAttention, Dense<float>> cache(Shape{.head_dim = 8}, {}, {}, pool);
   expect_refused([&] { (void)cache.begin({.tokens = 3, .more_of_prompt = true}); },
                  {"more_of_prompt", "ExpectedAttention", "one pass"});
-  EXPECT_TRUE(cache.begin({.tokens = 3, .last_of_prompt = true}));
+  const std::vector<float> numbers(64 * 8, 1.0F);
+  {
+    auto pass = cache.begin({.tokens = 64, .last_of_prompt = true});
+    pass->append(0, std::span(numbers), std::span(numbers));
+    expect_refused([&] { pass->commit(0); }, {"commit", "out of order"});
+    const std::vector<float> weights(64 * 64, 0.1F);
+    expect_refused(
+        [&] {
+          pass->observe(0, {weights.data(), 64, 64});
+        },
+        {"observe", "ExpectedAttention", "queries"});
+  }
+  auto pass = cache.begin({.tokens = 5});
+  pass->append(0, std::span(numbers).first(40), std::span(numbers).first(40));
+  std::vector<float> output(40);
+  pass->attend(0, std::span(numbers).first(40), std::span(output));
+  pass->commit(0);
+  expect_refused([&] { (void)cache.begin({.tokens = 3, .last_of_prompt = true}); },
+                 {"last_of_prompt", "5 tokens", "ExpectedAttention"});
+}
+
+TEST(ExpectedAttentionPrompts, MayHaveGapsInTheirPositions) {
+  BlockPool pool;
+  const Rope rope = Rope::plain(8, 1e4, Pairing::halves);
+  KVCache<ExpectedAttention, Dense<float>> cache(Shape{.head_dim = 8}, {.tokens_kept = 20}, {},
+                                                 pool, {.rope = rope});
+  std::vector<int> positions;
+  for (int token = 0; token < 64; ++token) positions.push_back(token * 1000);
+  positions.back() = 1 << 29;  // no table may grow to it
+  const std::vector<float> numbers(64 * 8, 1.0F);
+  std::vector<float> output(64 * 8);
+  auto pass = cache.begin({.tokens = 64, .last_of_prompt = true, .positions = positions});
+  pass->append(0, std::span(numbers), std::span(numbers));
+  pass->attend(0, std::span(numbers), std::span(output));
+  pass->commit(0);
+  EXPECT_EQ(cache.tokens(0, 0), 20);
 }
 
 }  // namespace

@@ -147,6 +147,12 @@ constexpr bool replays() {
   if constexpr (requires { Policy::replays; }) return Policy::replays;
   return false;
 }
+/// Tokens that the policy pins in any long head; a budget below them is refused.
+template <class Policy>
+int pins_of(const Policy& policy) {
+  if constexpr (requires { policy.pins(); }) return policy.pins();
+  return 0;
+}
 /// What messages call the policy: its `name`, or no name.
 template <class Policy>
 constexpr const char* name_of() {

@@ -116,7 +116,7 @@ struct Rope;
 template <class State>
 struct HeadView {
   std::span<const Token> tokens;
-  std::span<const State> states;
+  std::span<State> states;  ///< what is written here stays with the tokens that stay
   int budget = -1;
   std::span<const float> keys;
   std::span<const float> values;

@@ -52,6 +52,32 @@ struct Rope {
   }
 };
 
+/// Cosine and sine of every pair at a position: `angles` is [pairs, 2]. Taken in double: in float
+/// they are off by 1e-3 at position 1e4.
+inline void angles_at(const Rope& rope, int position, float* angles) {
+  for (const float frequency : rope.inverse_frequencies) {
+    const double angle = static_cast<double>(position) * static_cast<double>(frequency);
+    *angles++ = static_cast<float>(std::cos(angle));
+    *angles++ = static_cast<float>(std::sin(angle));
+  }
+}
+
+/// Turns `vector` (head_dim floats, in place) by `angles`; sines and cosines are multiplied first.
+inline void turn(const Rope& rope, const float* angles, float sines, float cosines, float* vector) {
+  const int pairs = rope.width / 2;
+  const int step = rope.pairing == Pairing::halves ? 1 : 2;
+  const int apart = rope.pairing == Pairing::halves ? pairs : 1;
+  for (int pair = 0; pair < pairs; ++pair) {
+    const float cosine = angles[2 * pair] * cosines;
+    const float sine = angles[2 * pair + 1] * sines;
+    float& first = vector[pair * step];
+    float& second = vector[pair * step + apart];
+    const float turned = first * cosine - second * sine;
+    second = first * sine + second * cosine;
+    first = turned;
+  }
+}
+
 /// Sines and cosines of the positions in use, so that a step computes none. Grows; reading is
 /// thread-safe.
 class RopeTable {
@@ -61,47 +87,22 @@ class RopeTable {
 
   bool empty() const { return rope_.empty(); }
 
-  /// Makes positions in (-count, count) usable. Angles are taken in double: in float they are off
-  /// by 1e-3 at 1e4.
+  /// Makes positions in (-count, count) usable.
   void grow(int count) {
     if (empty()) return;
+    const auto width = static_cast<std::size_t>(rope_.width);
     for (; positions_ < count; ++positions_) {
-      for (const float frequency : rope_.inverse_frequencies) {
-        const double angle = static_cast<double>(positions_) * static_cast<double>(frequency);
-        table_.push_back(static_cast<float>(std::cos(angle)));
-        table_.push_back(static_cast<float>(std::sin(angle)));
-      }
+      table_.resize(table_.size() + width);
+      angles_at(rope_, positions_, table_.data() + table_.size() - width);
     }
   }
 
   /// Turns `vector` (head_dim floats, in place) to `position`, which may be negative.
   void rotate(float* vector, int position) const {
-    const int pairs = rope_.width / 2;
-    const int step = rope_.pairing == Pairing::halves ? 1 : 2;
-    const int apart = rope_.pairing == Pairing::halves ? pairs : 1;
-    const float sign = position < 0 ? -1.0F : 1.0F;
     const float* angles = table_.data() + static_cast<std::size_t>(std::abs(position)) *
                                               static_cast<std::size_t>(rope_.width);
-    for (int pair = 0; pair < pairs; ++pair) {
-      const float cosine = angles[2 * pair] * rope_.scale;
-      const float sine = angles[2 * pair + 1] * sign * rope_.scale;
-      float& first = vector[pair * step];
-      float& second = vector[pair * step + apart];
-      const float turned = first * cosine - second * sine;
-      second = first * sine + second * cosine;
-      first = turned;
-    }
+    turn(rope_, angles, position < 0 ? -rope_.scale : rope_.scale, rope_.scale, vector);
   }
-
-  /// Undoes rotate(vector, position).
-  void unrotate(float* vector, int position) const {
-    if (empty()) return;
-    rotate(vector, -position);
-    const float inverse = 1.0F / (rope_.scale * rope_.scale);
-    for (int dim = 0; dim < rope_.width && inverse != 1.0F; ++dim) vector[dim] *= inverse;
-  }
-
-  const Rope& rope() const { return rope_; }
 
  private:
   Rope rope_;

@@ -70,12 +70,14 @@ inline void allocate_budget(std::span<const Head> heads, Allocation allocation,
   if (budget < 0) return;
   const std::size_t count = heads.size();
   std::vector<detail::Stakes> stakes;
-  int room = budget * static_cast<int>(count);
+  std::int64_t tokens = static_cast<std::int64_t>(budget) * static_cast<std::int64_t>(count);
+  std::int64_t most_room = 0;
   for (std::size_t head = 0; head < count; ++head) {
     stakes.push_back(detail::stakes_of(heads[head], *work[head]));
-    room -= stakes.back().pinned;
+    tokens -= stakes.back().pinned;
+    most_room += std::ssize(stakes.back().best);
   }
-  room = std::max(room, 0);
+  const auto room = static_cast<int>(std::clamp<std::int64_t>(tokens, 0, most_room));
   const auto alpha = static_cast<double>(allocation.safeguard);
   std::vector<int> parts(count, 0);
   if (allocation.kind == Allocation::Kind::floor) {

@@ -38,6 +38,7 @@ struct AttendWork {
   bool saves = false;            ///< one query: keep what the softmax computed, for the policy
   std::vector<float> saved;      ///< [blocks of all heads, group, 32] exp(logit - maximum so far)
   std::vector<float> saved_max;  ///< [heads][group, blocks] that maximum
+  std::vector<float> saved_factors;      ///< the same shape: what makes them weights
   std::vector<std::size_t> first_saved;  ///< [heads + 1] blocks before this head's
 };
 
@@ -293,7 +294,10 @@ void attend(const LayerPlan& plan, const QueryRows& rows, const OutputView& outp
     const std::size_t rows_saved =
         work.first_saved.back() * static_cast<std::size_t>(plan.shape.group());
     if (work.saved.size() < rows_saved * kBlockTokens) work.saved.resize(rows_saved * kBlockTokens);
-    if (work.saved_max.size() < rows_saved) work.saved_max.resize(rows_saved);
+    if (work.saved_max.size() < rows_saved) {
+      work.saved_max.resize(rows_saved);
+      work.saved_factors.resize(rows_saved);
+    }
   }
   std::vector<AttendTask>& tasks = work.tasks;
   executor.parallel_for(static_cast<int>(tasks.size()), [&](int index) {

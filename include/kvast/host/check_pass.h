@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "kvast/core/attend_options.h"
 #include "kvast/core/shape.h"
@@ -52,7 +53,8 @@ inline void check_options(const AttendOptions& options, const Shape& shape, int 
           caller, "attend: options.sinks has ", options.sinks.size(),
           " entries, must have query_heads = ", shape.query_heads);
   for (const float sink : options.sinks)
-    require(!std::isnan(sink), caller, "attend: options.sinks holds ", sink, ", must be a number");
+    require(!std::isnan(sink) && sink < std::numeric_limits<float>::infinity(), caller,
+            "attend: options.sinks holds ", sink, ", must be a number, and not infinity");
   require(options.bias.data == nullptr || options.bias.head_stride >= 0, caller,
           "attend: options.bias.head_stride is ", options.bias.head_stride, ", must be at least 0");
   require(options.bias.data == nullptr || options.bias.positions > newest, caller,

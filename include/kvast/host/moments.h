@@ -19,10 +19,10 @@ struct QueryMoments {
   std::vector<float> covariances;  ///< [query_heads, head_dim, head_dim], divided by the count
 };
 
-/// Moments of the queries at positions from `first` on (of all, where none is so late). `unturn` is
-/// the table of the rotation that the queries came with, grown to cover the positions.
+/// Moments of the queries at positions from `first` on (of all, where none is so late). `rope` is
+/// the rotation that they came with; empty: none.
 inline void take_moments(const Shape& shape, const View& queries, std::span<const int> positions,
-                         int first, const RopeTable& unturn, const Executor& executor,
+                         int first, const Rope& rope, const Executor& executor,
                          QueryMoments& moments) {
   const auto dim = static_cast<std::size_t>(shape.head_dim);
   const auto heads = static_cast<std::size_t>(shape.query_heads);
@@ -32,13 +32,18 @@ inline void take_moments(const Shape& shape, const View& queries, std::span<cons
   while (begin < positions.size() && positions[begin] < first) ++begin;
   if (begin == positions.size()) begin = 0;
   const std::size_t count = positions.size() - begin;
+  const auto width = static_cast<std::size_t>(rope.width);
+  std::vector<float> angles(count * width);
+  for (std::size_t row = 0; row < count; ++row)
+    angles_at(rope, positions[begin + row], angles.data() + row * width);
   executor.parallel_for(shape.query_heads, [&](int head) {
     std::vector<float> rows(count * dim);
     std::vector<double> sums(dim, 0.0);
     for (std::size_t row = 0; row < count; ++row) {
       float* to = rows.data() + row * dim;
       read_vector(queries, static_cast<int>(begin + row), head, shape.head_dim, to);
-      unturn.unrotate(to, positions[begin + row]);
+      if (!rope.empty())
+        turn(rope, angles.data() + row * width, -1.0F / rope.scale, 1.0F / rope.scale, to);
       for (std::size_t at = 0; at < dim; ++at) sums[at] += static_cast<double>(to[at]);
     }
     float* means = moments.means.data() + static_cast<std::size_t>(head) * dim;

@@ -78,18 +78,20 @@ void observe_saved(const Observation& seen, AttendWork& work, int first_block, i
   const int group = sight.group();
   const std::size_t first_saved = work.first_saved[static_cast<std::size_t>(sight.head_index)];
   const int blocks = sight.head->blocks();
-  float* factors = work.saved_max.data() + first_saved * static_cast<std::size_t>(group);
+  const std::size_t first_row = first_saved * static_cast<std::size_t>(group);
+  const float* maxima = work.saved_max.data() + first_row;
+  float* factors = work.saved_factors.data() + first_row;
   for (int row = 0; row < group; ++row) {
     const float lse = seen.lse[sight.head_index * group + row];
     float last_maximum = std::numeric_limits<float>::infinity();
     float last_factor = 0.0F;
     for (int index = first_block; index < end_block; ++index) {
-      float& factor = factors[row * blocks + index];
-      if (factor != last_maximum) {  // neighbours mostly share their maximum
-        last_maximum = factor;
-        last_factor = std::exp(std::max(factor - lse, -87.0F));
+      const float maximum = maxima[row * blocks + index];
+      if (maximum != last_maximum) {  // neighbours mostly share their maximum
+        last_maximum = maximum;
+        last_factor = std::exp(std::max(maximum - lse, -87.0F));
       }
-      factor = last_factor;
+      factors[row * blocks + index] = last_factor;
     }
   }
   alignas(64) float weights[kBlockTokens];

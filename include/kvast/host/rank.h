@@ -108,14 +108,13 @@ void rank_whole_head(const Policy& policy, const LayerPlan& plan, const Head& he
   }
   if (Policy::needs.vectors) decode_vectors(plan, head, work);
   work.in_order.assign(count, 0.0F);
-  HeadView<State> view{
-      .tokens = work.tokens,
-      .states = std::span(reinterpret_cast<const State*>(work.states.data()), count),
-      .budget = work.target,
-      .keys = work.keys,
-      .values = work.values,
-      .head_dim = plan.shape.head_dim,
-      .value_dim = plan.shape.values()};
+  HeadView<State> view{.tokens = work.tokens,
+                       .states = std::span(reinterpret_cast<State*>(work.states.data()), count),
+                       .budget = work.target,
+                       .keys = work.keys,
+                       .values = work.values,
+                       .head_dim = plan.shape.head_dim,
+                       .value_dim = plan.shape.values()};
   if constexpr (Policy::needs.query_moments) {
     const auto dim = static_cast<std::size_t>(plan.shape.head_dim);
     const auto group = static_cast<std::size_t>(plan.shape.group());
@@ -126,8 +125,13 @@ void rank_whole_head(const Policy& policy, const LayerPlan& plan, const Head& he
     view.rope = context.rope;
   }
   policy.rank_head(view, std::span<float>(work.in_order));
-  for (std::size_t at = 0; at < count; ++at)
-    work.ranks[static_cast<std::size_t>(work.order[at].slot)] = work.in_order[at];
+  for (std::size_t at = 0; at < count; ++at) {
+    const int place = work.order[at].slot;
+    work.ranks[static_cast<std::size_t>(place)] = work.in_order[at];
+    std::memcpy(
+        &state_at<Policy>(plan.side, head.block(place / kBlockTokens), place % kBlockTokens),
+        work.states.data() + at * sizeof(State), sizeof(State));
+  }
 }
 
 /// Fills `work.ranks`. `work.target` says how many tokens are to stay.

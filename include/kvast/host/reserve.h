@@ -55,14 +55,20 @@ inline bool reserve_layer(const LayerState& layer, int tokens, bool seals, bool 
     reserve_blocks(plan, dense, false, blocks - dense.count, requests);
     int shared_coded = 0;
     if (shares && plan.has_payload()) {
-      int shared = 0;
-      for (int index = 0; index < dense.count; ++index)
-        shared += pool.is_shared(dense[index].keys) ? 1 : 0;
-      for (int index = 0; index < head.coded.count; ++index)
-        shared_coded += pool.is_shared(head.coded[index].keys) ? 1 : 0;
-      requests.add(plan.key_bytes(false), shared);
-      requests.add(plan.value_bytes(false), shared);
-      any_shared = any_shared || shared + shared_coded > 0;
+      // keys and values apart: a fork in another thread may have let go of only one of them
+      int keys = 0;
+      int values = 0;
+      for (int index = 0; index < dense.count; ++index) {
+        keys += pool.is_shared(dense[index].keys) ? 1 : 0;
+        values += pool.is_shared(dense[index].values) ? 1 : 0;
+      }
+      for (int index = 0; index < head.coded.count; ++index) {
+        const Block& block = head.coded[index];
+        shared_coded += pool.is_shared(block.keys) || pool.is_shared(block.values) ? 1 : 0;
+      }
+      requests.add(plan.key_bytes(false), keys);
+      requests.add(plan.value_bytes(false), values);
+      any_shared = any_shared || keys + values + shared_coded > 0;
     }
     if (!plan.is_coded()) continue;
     // merging sparse blocks needs one spare block at a time, and one per block that a fork keeps

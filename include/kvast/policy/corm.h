@@ -36,10 +36,12 @@ struct Corm {
   }
   Budget budget(Layer) const { return cap < 0 ? kNoBudget : at_most(cap); }
   int window_rows() const { return window; }
+  int pins() const { return recent; }
   void validate(Caller caller) const {
     require(window >= 1 && window <= (1 << 30), caller, "Corm.window is ", window,
             ", must lie in [1, 2^30]");
     require(recent >= 1, caller, "Corm.recent is ", recent, ", must be at least 1");
+    require(cap <= (1 << 30), caller, "Corm.cap is ", cap, ", must be at most 2^30");
     require(cap < 0 || cap >= recent, caller, "Corm.cap is ", cap, ", must be at least recent, ",
             recent, ", or negative for none");
   }

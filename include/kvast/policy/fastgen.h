@@ -81,7 +81,9 @@ struct FastGen {
     int rule = static_cast<int>(Rule::full);
     for (int at = 4; at >= 0; --at) {
       choice.mass[at] = static_cast<float>(sums.mass[at] / sums.mass[4]);
-      if (sums.mass[at] >= wanted * sums.mass[4]) rule = at;
+      // a total that is zero or no number says nothing: then all stay
+      const bool known = sums.mass[4] > 0.0 && sums.mass[4] < 1e300;
+      if (known && sums.mass[at] >= wanted * sums.mass[4]) rule = at;
     }
     choice.rule = static_cast<Rule>(rule);
     return choice;

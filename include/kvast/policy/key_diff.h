@@ -44,6 +44,7 @@ struct KeyDiff {
     }
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
+  int pins() const { return recent; }
   void validate(Caller caller) const {
     require(recent >= 0, caller, "KeyDiff.recent is ", recent, ", must be at least 0");
     require(tokens_kept >= 1 && tokens_kept >= recent, caller, "KeyDiff.tokens_kept is ",

@@ -47,6 +47,7 @@ struct L2Norm {
   Budget budget(Layer layer) const {
     return skip.contains(layer.index) ? kNoBudget : tokens(tokens_kept);
   }
+  int pins() const { return recent; }
   void validate(Caller caller) const {
     require(recent >= 0, caller, "L2Norm.recent is ", recent, ", must be at least 0");
     require(tokens_kept >= 1 && tokens_kept >= recent, caller, "L2Norm.tokens_kept is ",

@@ -103,22 +103,19 @@ struct Pyramid : Inner {
 
   Budget budget(Layer layer) const {
     const int mean = Inner::budget(layer).tokens;
-    return tokens(pyramid(layer.layers, mean, protected_window(), beta)
-                      .tokens[static_cast<std::size_t>(layer.index)]);
+    return tokens(
+        pyramid(layer.layers, mean, pinned(), beta).tokens[static_cast<std::size_t>(layer.index)]);
   }
   void validate(Caller caller) const {
     if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);
     require(beta >= 1.0, caller, "Pyramid.beta is ", beta, ", must be at least 1");
     const int mean = Inner::budget(Layer{}).tokens;
-    require(mean > protected_window(), caller, "Pyramid: the budget is ", mean,
-            ", must exceed the window, ", protected_window());
+    require(mean > pinned(), caller, "Pyramid: the budget is ", mean,
+            ", must exceed the tokens that are always kept, ", pinned());
   }
 
  private:
-  int protected_window() const {
-    if constexpr (requires(const Inner& inner) { inner.window; }) return Inner::window;
-    return 0;
-  }
+  int pinned() const { return detail::pins_of(static_cast<const Inner&>(*this)); }
 };
 
 }  // namespace kvast

@@ -39,6 +39,7 @@ struct Random {
     return t.age < recent ? kPin : static_cast<float>(lot >> 8U);
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
+  int pins() const { return recent; }
   void validate(Caller caller) const {
     require(recent >= 0, caller, "Random.recent is ", recent, ", must be at least 0");
     require(tokens_kept >= 1 && tokens_kept >= recent, caller, "Random.tokens_kept is ",

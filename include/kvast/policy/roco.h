@@ -69,6 +69,7 @@ struct RoCo {
     }
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
+  int pins() const { return sinks + recent; }
   void validate(Caller caller) const {
     require(sinks >= 0, caller, "RoCo.sinks is ", sinks, ", must be at least 0");
     require(recent >= 0, caller, "RoCo.recent is ", recent, ", must be at least 0");

@@ -24,6 +24,7 @@ struct TOVA {
   KVAST_HD float rank(Token t, State s) const { return t.age < recent ? kPin : s.last; }
   int window_rows() const { return 1; }
   Budget budget(Layer) const { return tokens(tokens_kept); }
+  int pins() const { return recent; }
   void validate(Caller caller) const {
     require(recent >= 0, caller, "TOVA.recent is ", recent, ", must be at least 0");
     require(tokens_kept >= 1 && tokens_kept >= recent, caller, "TOVA.tokens_kept is ", tokens_kept,

@@ -29,6 +29,10 @@ struct Protect : Inner {
       if (spares(view.tokens[at])) ranks[at] = kPin;
     }
   }
+  int pins() const {
+    const int inner = detail::pins_of(static_cast<const Inner&>(*this));
+    return sinks + (newest > inner ? newest : inner);
+  }
   void validate(Caller caller) const {
     if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);
     require(sinks >= 0, caller, "Protect.sinks is ", sinks, ", must be at least 0");
