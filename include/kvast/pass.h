@@ -61,7 +61,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
 
   /// Attention of the new tokens over everything kept, causal among themselves: `queries` [n, Q, D]
   /// -> `output` [n, Q, Dv]. Shows the policy what it needs. Reads each block once for all query
-  /// heads of its group.
+  /// heads of its group. `output` must not overlap `queries`.
   void attend(int layer, View queries, OutputView output, const AttendOptions& options = {},
               Caller caller = Caller::here()) {
     LayerState& state = at(layer, Stage::appended, "attend", caller);
@@ -119,6 +119,10 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
       require(state.plan.shape.query_heads == 1 || weights.head_stride > 0, caller,
               "observe: weights.head_stride must be given for ", state.plan.shape.query_heads,
               " query heads");
+      constexpr std::int64_t kMost = std::int64_t{1} << 40U;  // products with it cannot overflow
+      require(weights.token_stride <= kMost && weights.head_stride <= kMost, caller,
+              "observe: weights' strides are ", weights.token_stride, " and ", weights.head_stride,
+              ", must be at most 2^40");
       int most = 0;
       for (const Head& head : state.heads) most = std::max(most, head.slots());
       const std::int64_t needed = (count - 1) * weights.token_stride +
@@ -270,7 +274,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
   template <class Source>
   void learn(LayerState& state, int layer, int range, Source&& source) const {
     const auto& policy = cache_->policy_;
-    restore_states(state, cache_->spare_);  // an earlier try may have thrown half-way
+    restore_states(state, cache_->spare_);  // an earlier try may have thrown after observing
     observe_blocks(state, cache_->executor_, range, cache_->spare_,
                    [&](int head, int first, int end) {
                      source(head, first, end, observing(policy, state.plan.side));

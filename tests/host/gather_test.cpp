@@ -50,6 +50,10 @@ TEST(Gather, RefusesRowsThatAreNotThere) {
   refused({4}, 2, {"from", "30 elements", "head 2"});
   refused({0, 1, 2}, 0, {"to", "12 elements", "row 2"});
   refused({0}, -1, {"head is -1"});
+  View wild = tensors.source();
+  wild.token_stride = std::int64_t{1} << 62U;
+  expect_refused([&] { gather(std::vector<int>{2}, wild, 0, kDim, tensors.target()); },
+                 {"from", "strides", "2^40"});
   View unknown = tensors.source();
   unknown.token_stride = 0;
   expect_refused([&] { gather(std::vector<int>{0}, unknown, 0, kDim, tensors.target()); },

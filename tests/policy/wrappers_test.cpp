@@ -43,6 +43,30 @@ TEST(Protect, WorksOverPoliciesThatRankWholeHeads) {
   EXPECT_EQ(std::vector<int>(kept.end() - 3, kept.end()), (std::vector<int>{57, 58, 59}));
 }
 
+// A prompt keeps its budget, also where it has fewer whole stretches than the budget asks for.
+TEST(LagKV, KeepsItsBudgetWhateverItsStretches) {
+  for (const int kept : {10, 40, 100, 140}) {
+    test::Run<LagKV, Dense<float>> run(conversation_script(55), {.tokens_kept = kept, .lag = 32});
+    run.pass({.tokens = 150, .last_of_prompt = true});
+    EXPECT_EQ(static_cast<int>(run.kept().size()), kept);
+    EXPECT_EQ(run.kept()[3], 3);
+    EXPECT_EQ(run.kept().back(), 149);
+  }
+}
+
+TEST(L2Norm, AHugeKeyIsNotDroppedUnderTheBudget) {
+  BlockPool pool;
+  KVCache<L2Norm, Dense<float>> cache(Shape{.layers = 3, .head_dim = 64}, {.when = When::step()},
+                                      {}, pool);
+  const std::vector<float> key(64, 1e38F);
+  auto pass = cache.begin({});
+  for (int layer = 0; layer < 3; ++layer) {
+    pass->append(layer, std::span(key), std::span(key));
+    pass->commit(layer);
+  }
+  for (int layer = 0; layer < 3; ++layer) EXPECT_EQ(cache.tokens(layer, 0), 1);
+}
+
 TEST(Every, ActsAsTheSameBatchDoes) {
   const Script script = conversation_script(54);
   test::Run<H2O, External> own(script, {.heavy = 9, .recent = 5, .when = When::full(6)});

@@ -97,6 +97,13 @@ concept HasOddPooling = requires {
   { policy.pooling } -> std::convertible_to<Pooling>;
 };
 template <class Policy>
+concept HasOddPins = requires {
+  &Policy::pins;
+}
+&&!requires(const Policy policy) {
+  { policy.pins() } -> std::same_as<int>;
+};
+template <class Policy>
 concept HasOddValidate = requires {
   &Policy::validate;
 }
@@ -204,6 +211,7 @@ consteval bool check_policy() {
                   "kvast policy: when must be a member, When when = When::step();");
     static_assert(!detail::HasOddPooling<Policy>,
                   "kvast policy: pooling must be a member, Pooling pooling{...};");
+    static_assert(!detail::HasOddPins<Policy>, "kvast policy: pins must be int pins() const");
     static_assert(!detail::HasOddValidate<Policy>,
                   "kvast policy: validate must be void validate(Caller) const");
     static_assert(!detail::RanksTokens<Policy> || !detail::RanksWholeHeads<Policy>,

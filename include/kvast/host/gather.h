@@ -50,19 +50,24 @@ inline void export_head(const LayerPlan& plan, const Head& head, int head_index,
 inline void gather(std::span<const int> tokens, View from, int head, int dim, OutputView to,
                    Caller caller = Caller::here()) {
   require(dim >= 1 && dim <= 512, caller, "gather: dim is ", dim, ", must lie in [1, 512]");
-  require(head >= 0, caller, "gather: head is ", head, ", must be at least 0");
+  require(head >= 0 && head < (1 << 20), caller, "gather: head is ", head,
+          ", must lie in [0, 2^20)");
   const auto check = [&](const char* name, auto& view, std::int64_t last_token) {
     require(view.data != nullptr, caller, "gather: ", name, " must not be null");
     if (view.head_stride == 0) view.head_stride = dim;
-    require(view.token_stride > 0 && view.head_stride > 0, caller, "gather: ", name,
-            ": strides are ", view.token_stride, " and ", view.head_stride, ", must be positive");
+    constexpr std::int64_t kMost = std::int64_t{1} << 40U;  // products with it cannot overflow
+    require(view.token_stride > 0 && view.head_stride > 0 && view.token_stride <= kMost &&
+                view.head_stride <= kMost,
+            caller, "gather: ", name, ": strides are ", view.token_stride, " and ",
+            view.head_stride, ", must lie in [1, 2^40]");
     const std::int64_t needed = last_token * view.token_stride + head * view.head_stride + dim;
     require(view.elements < 0 || view.elements >= needed, caller, "gather: ", name, " has ",
             view.elements, " elements, row ", last_token, " of head ", head, " needs ", needed);
   };
   int last = 0;
   for (const int token : tokens) {
-    require(token >= 0, caller, "gather: tokens holds ", token, ", must be at least 0");
+    require(token >= 0 && token < (1 << 20), caller, "gather: tokens holds ", token,
+            ", must lie in [0, 2^20)");
     last = std::max(last, token);
   }
   check("from", from, last);

@@ -12,10 +12,10 @@ namespace kvast {
 
 /// Behind the sinks, tokens are cut into stretches of `lag`. Each is scaled channel by channel by
 /// the range of the next one; a token whose channels then deviate much from each other is worth
-/// keeping. The last whole stretch and what follows it stay. Needs no attention. Ref: LagKV,
-/// arXiv:2504.04704, §3.   State: none; keys and values are decoded when it acts. Without
-/// `across` only ranks inside a stretch count, so each gives up equally many, as the authors have
-/// it.
+/// keeping. The last whole stretch and what follows it go only when nothing else is left. Needs no
+/// attention. Ref: LagKV, arXiv:2504.04704, §3.   State: none; keys and values are decoded when it
+/// acts. Without `across` only ranks inside a stretch count, so each gives up equally many, as the
+/// authors have it.
 struct LagKV {
   int tokens_kept = 512;  ///< budget per head
   int sinks = 4;          ///< first tokens that are left, always kept
@@ -27,13 +27,10 @@ struct LagKV {
 
   void rank_head(HeadView<State> view, std::span<float> ranks) const {
     const int count = static_cast<int>(ranks.size());
-    std::fill(ranks.begin(), ranks.end(), kPin);
-    if (count < sinks + 2 * lag) {
-      // too short to be judged: the newest stay
-      for (int at = sinks; at < count; ++at)
-        ranks[static_cast<std::size_t>(at)] = static_cast<float>(at);
-      return;
-    }
+    // what is not judged ranks above all that is (scores are below 1), the newest highest
+    for (int at = 0; at < count; ++at)
+      ranks[static_cast<std::size_t>(at)] = at < sinks ? kPin : 2.0F + static_cast<float>(at);
+    if (count < sinks + 2 * lag) return;
     const int stretches = (count - sinks) / lag - 1;
     std::vector<double> of_keys(static_cast<std::size_t>(lag));
     std::vector<double> of_values(of_keys.size());

@@ -31,12 +31,14 @@ struct Protect : Inner {
   }
   int pins() const {
     const int inner = detail::pins_of(static_cast<const Inner&>(*this));
-    return sinks + (newest > inner ? newest : inner);
+    return sinks + newest > inner ? sinks + newest : inner;  // the inner ones may be among these
   }
   void validate(Caller caller) const {
     if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);
-    require(sinks >= 0, caller, "Protect.sinks is ", sinks, ", must be at least 0");
-    require(newest >= 0, caller, "Protect.newest is ", newest, ", must be at least 0");
+    require(sinks >= 0 && sinks <= (1 << 29), caller, "Protect.sinks is ", sinks,
+            ", must lie in [0, 2^29]");
+    require(newest >= 0 && newest <= (1 << 29), caller, "Protect.newest is ", newest,
+            ", must lie in [0, 2^29]");
     if constexpr (requires(const Inner& inner) { inner.budget(Layer{}); }) {
       const Budget most = Inner::budget(Layer{});
       require(!most.limited() || (newest <= most.tokens && sinks <= most.tokens - newest), caller,
