@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What it costs in decoding that a policy is given its weights: steps of a cache that observes and
 // of one that does not, in turn, so that both see the same machine. `cost` is the excess of the
-// median attend, `commit` the excess of the median commit (states adopted, nothing evicted), both
+// median attend, `commit` the excess of the median commit (nothing evicted), both
 // as shares of attend without weights.
 #include <benchmark/benchmark.h>
 

@@ -25,12 +25,6 @@ Corm read_corm(Spec& spec, int prompt) {
   return policy;
 }
 
-TOVA read_tova(Spec& spec, int prompt) {
-  TOVA policy;
-  read_common(spec, prompt, policy);
-  return policy;
-}
-
 Scissorhands read_scissorhands(Spec& spec, int prompt) {
   Scissorhands policy;
   const bool when_given = spec.has("when");
@@ -59,9 +53,9 @@ Cascading read_cascading(Spec& spec, int prompt) {
 
 std::span<const PolicyName> attention_policies() {
   static constexpr PolicyName kPolicies[] = {
-      policy_row<read_h2o>("h2o"),   policy_row<read_corm>("corm"),
-      policy_row<read_tova>("tova"), policy_row<read_scissorhands>("scissorhands"),
-      policy_row<read_roco>("roco"), policy_row<read_cascading>("cascading")};
+      policy_row<read_h2o>("h2o"),          policy_row<read_corm>("corm"),
+      policy_row<read_plain<TOVA>>("tova"), policy_row<read_scissorhands>("scissorhands"),
+      policy_row<read_roco>("roco"),        policy_row<read_cascading>("cascading")};
   return kPolicies;
 }
 

@@ -26,18 +26,12 @@ L2Norm read_l2norm(Spec& spec, int prompt) {
   return policy;
 }
 
-Random read_random(Spec& spec, int prompt) {
-  Random policy;
-  read_common(spec, prompt, policy);
-  return policy;
-}
-
 }  // namespace
 
 std::span<const PolicyName> recency_policies() {
   static constexpr PolicyName kPolicies[] = {
       policy_row<read_full>("full"), policy_row<read_streaming>("streaming"),
-      policy_row<read_l2norm>("l2norm"), policy_row<read_random>("random")};
+      policy_row<read_l2norm>("l2norm"), policy_row<read_plain<Random>>("random")};
   return kPolicies;
 }
 

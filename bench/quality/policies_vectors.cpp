@@ -5,12 +5,6 @@
 namespace kvast::quality {
 namespace {
 
-KeyDiff read_keydiff(Spec& spec, int prompt) {
-  KeyDiff policy;
-  read_common(spec, prompt, policy);
-  return policy;
-}
-
 LagKV read_lagkv(Spec& spec, int prompt) {
   LagKV policy;
   read_common(spec, prompt, policy);
@@ -32,7 +26,7 @@ ExpectedAttention read_expected(Spec& spec, int prompt) {
 }  // namespace
 
 std::span<const PolicyName> vectors_policies() {
-  static constexpr PolicyName kPolicies[] = {policy_row<read_keydiff>("keydiff"),
+  static constexpr PolicyName kPolicies[] = {policy_row<read_plain<KeyDiff>>("keydiff"),
                                              policy_row<read_lagkv>("lagkv"),
                                              policy_row<read_expected>("expected")};
   return kPolicies;

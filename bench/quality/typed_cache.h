@@ -103,6 +103,14 @@ void read_common(Spec& spec, int prompt, Policy& policy) {
   }
 }
 
+/// The policies that have no other keys.
+template <class Policy>
+Policy read_plain(Spec& spec, int prompt) {
+  Policy policy;
+  read_common(spec, prompt, policy);
+  return policy;
+}
+
 /// A row of a policy table: Read(Spec&, prompt tokens) gives the policy.
 template <auto Read>
 constexpr PolicyName policy_row(const char* name) {

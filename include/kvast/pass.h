@@ -119,8 +119,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
       require(state.plan.shape.query_heads == 1 || weights.head_stride > 0, caller,
               "observe: weights.head_stride must be given for ", state.plan.shape.query_heads,
               " query heads");
-      constexpr std::int64_t kMost = std::int64_t{1} << 40U;  // products with it cannot overflow
-      require(weights.token_stride <= kMost && weights.head_stride <= kMost, caller,
+      require(weights.token_stride <= kMostStride && weights.head_stride <= kMostStride, caller,
               "observe: weights' strides are ", weights.token_stride, " and ", weights.head_stride,
               ", must be at most 2^40");
       int most = 0;

@@ -243,6 +243,14 @@ consteval bool check_policy() {
   return true;
 }
 
+/// For `validate` of policies with these two fields: `recent` is no negative number, and fits into
+/// the budget.
+inline void check_kept(const char* policy, int tokens_kept, int recent, Caller caller) {
+  require(recent >= 0, caller, policy, ".recent is ", recent, ", must be at least 0");
+  require(tokens_kept >= 1 && tokens_kept >= recent, caller, policy, ".tokens_kept is ",
+          tokens_kept, ", must be at least 1 and at least recent, ", recent);
+}
+
 /// A policy that the engine accepts; check_policy says why where one is not.
 template <class Candidate>
 concept Policy = check_policy<Candidate>();

@@ -9,6 +9,9 @@
 
 namespace kvast {
 
+/// Strides beyond it are refused: products with token and head counts then cannot overflow.
+inline constexpr std::int64_t kMostStride = std::int64_t{1} << 40U;
+
 enum class Type : std::uint8_t { f32, f16 };
 
 /// `[tokens, heads, dim]` in the caller's memory, read during the call only; `dim` is contiguous.

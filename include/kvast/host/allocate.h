@@ -20,20 +20,9 @@ struct Stakes {
   int pinned = 0;
 };
 
-inline Stakes stakes_of(const Head& head, const RankWork& work) {
-  Stakes stakes;
-  for (int index = 0; index < head.blocks(); ++index) {
-    const Block& block = head.block(index);
-    for (std::uint32_t live = block.live; live != 0; live &= live - 1U) {
-      const int slot = index * kBlockTokens + std::countr_zero(live);
-      const std::int32_t key = rank_key(work.ranks[static_cast<std::size_t>(slot)]);
-      if (key >= kPinKey) {
-        ++stakes.pinned;
-      } else if (key > kDropKey) {
-        stakes.best.push_back({key, block.position[slot % kBlockTokens], slot});
-      }
-    }
-  }
+inline Stakes stakes_of(const Head& head, RankWork& work) {
+  const int pinned = sort_out(head, work);
+  Stakes stakes{.best = work.candidates, .pinned = pinned};
   std::sort(stakes.best.rbegin(), stakes.best.rend());
   return stakes;
 }

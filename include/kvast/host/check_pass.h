@@ -17,11 +17,10 @@ template <class AnyView>
 void check_extent(const char* name, AnyView& view, int tokens, int heads, int dim, Caller caller) {
   require(view.data != nullptr, caller, name, " must not be null");
   if (view.head_stride == 0) view.head_stride = dim;
-  constexpr std::int64_t kMost = std::int64_t{1} << 40U;  // products with it cannot overflow
-  if (view.token_stride == 0 && view.head_stride <= kMost)
+  if (view.token_stride == 0 && view.head_stride <= kMostStride)
     view.token_stride = heads * view.head_stride;
-  require(view.head_stride >= 0 && view.head_stride <= kMost && view.token_stride >= 0 &&
-              view.token_stride <= kMost,
+  require(view.head_stride >= 0 && view.head_stride <= kMostStride && view.token_stride >= 0 &&
+              view.token_stride <= kMostStride,
           caller, name, ": strides are ", view.token_stride, " and ", view.head_stride,
           ", must lie in [0, 2^40]");
   const std::int64_t needed =

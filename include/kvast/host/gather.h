@@ -55,9 +55,8 @@ inline void gather(std::span<const int> tokens, View from, int head, int dim, Ou
   const auto check = [&](const char* name, auto& view, std::int64_t last_token) {
     require(view.data != nullptr, caller, "gather: ", name, " must not be null");
     if (view.head_stride == 0) view.head_stride = dim;
-    constexpr std::int64_t kMost = std::int64_t{1} << 40U;  // products with it cannot overflow
-    require(view.token_stride > 0 && view.head_stride > 0 && view.token_stride <= kMost &&
-                view.head_stride <= kMost,
+    require(view.token_stride > 0 && view.head_stride > 0 && view.token_stride <= kMostStride &&
+                view.head_stride <= kMostStride,
             caller, "gather: ", name, ": strides are ", view.token_stride, " and ",
             view.head_stride, ", must lie in [1, 2^40]");
     const std::int64_t needed = last_token * view.token_stride + head * view.head_stride + dim;

@@ -38,6 +38,8 @@ void profile_layer(const Policy& policy, LayerState& layer, const Executor& exec
   const auto heads = static_cast<int>(layer.heads.size());
   choices.pending = choices.kept;
   choices.pending.resize(layer.heads.size());
+  const auto made = [](const auto& entry) { return entry.made; };
+  if (std::all_of(choices.pending.begin(), choices.pending.end(), made)) return;
   int most = 0;
   for (const Head& head : layer.heads) most = std::max(most, head.blocks());
   const int ranges = (most + range - 1) / range;

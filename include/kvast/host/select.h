@@ -69,13 +69,10 @@ inline void share_ranks(std::span<RankWork* const> heads) {
   for (RankWork* head : heads.subspan(1)) head->ranks = first;
 }
 
-/// Fills `work.victims`: everything dropped, and of the rest the lowest ranks until `work.target`
-/// tokens (negative: no limit) are left. Pinned tokens stay even beyond the target. Ties: the newer
-/// token stays.
-inline void select_victims(const Head& head, RankWork& work) {
-  const int target = work.target;
-  std::vector<RankWork::Candidate>& candidates = work.candidates;
-  candidates.clear();
+/// Sorts a head's live tokens by what their ranks say: dropped ones are `work.victims`, those that
+/// may stay or go `work.candidates`. Returns how many are pinned.
+inline int sort_out(const Head& head, RankWork& work) {
+  work.candidates.clear();
   work.victims.clear();
   int pinned = 0;
   for (int index = 0; index < head.blocks(); ++index) {
@@ -88,10 +85,20 @@ inline void select_victims(const Head& head, RankWork& work) {
       } else if (key <= kDropKey) {
         work.victims.push_back(slot);
       } else {
-        candidates.push_back({key, block.position[slot % kBlockTokens], slot});
+        work.candidates.push_back({key, block.position[slot % kBlockTokens], slot});
       }
     }
   }
+  return pinned;
+}
+
+/// Fills `work.victims`: everything dropped, and of the rest the lowest ranks until `work.target`
+/// tokens (negative: no limit) are left. Pinned tokens stay even beyond the target. Ties: the newer
+/// token stays.
+inline void select_victims(const Head& head, RankWork& work) {
+  const int target = work.target;
+  const int pinned = sort_out(head, work);
+  std::vector<RankWork::Candidate>& candidates = work.candidates;
   const int room = work.room >= 0 ? work.room : std::max(0, target - pinned);
   const bool limited = work.room >= 0 || target >= 0;
   const int excess = limited ? static_cast<int>(candidates.size()) - room : 0;

@@ -45,11 +45,7 @@ struct KeyDiff {
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
   int pins() const { return recent; }
-  void validate(Caller caller) const {
-    require(recent >= 0, caller, "KeyDiff.recent is ", recent, ", must be at least 0");
-    require(tokens_kept >= 1 && tokens_kept >= recent, caller, "KeyDiff.tokens_kept is ",
-            tokens_kept, ", must be at least 1 and at least recent, ", recent);
-  }
+  void validate(Caller caller) const { check_kept("KeyDiff", tokens_kept, recent, caller); }
 };
 static_assert(check_policy<KeyDiff>());
 

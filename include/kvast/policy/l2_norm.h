@@ -48,11 +48,7 @@ struct L2Norm {
     return skip.contains(layer.index) ? kNoBudget : tokens(tokens_kept);
   }
   int pins() const { return recent; }
-  void validate(Caller caller) const {
-    require(recent >= 0, caller, "L2Norm.recent is ", recent, ", must be at least 0");
-    require(tokens_kept >= 1 && tokens_kept >= recent, caller, "L2Norm.tokens_kept is ",
-            tokens_kept, ", must be at least 1 and at least recent, ", recent);
-  }
+  void validate(Caller caller) const { check_kept("L2Norm", tokens_kept, recent, caller); }
 };
 static_assert(check_policy<L2Norm>());
 

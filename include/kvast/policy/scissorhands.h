@@ -53,9 +53,7 @@ struct Scissorhands {
   void validate(Caller caller) const {
     require(window >= 1 && window <= kMostWindow, caller, "Scissorhands.window is ", window,
             ", must lie in [1, ", kMostWindow, "]");
-    require(recent >= 0, caller, "Scissorhands.recent is ", recent, ", must be at least 0");
-    require(tokens_kept >= 1 && tokens_kept >= recent, caller, "Scissorhands.tokens_kept is ",
-            tokens_kept, ", must be at least 1 and at least recent, ", recent);
+    check_kept("Scissorhands", tokens_kept, recent, caller);
   }
 
  private:

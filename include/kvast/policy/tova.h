@@ -25,11 +25,7 @@ struct TOVA {
   int window_rows() const { return 1; }
   Budget budget(Layer) const { return tokens(tokens_kept); }
   int pins() const { return recent; }
-  void validate(Caller caller) const {
-    require(recent >= 0, caller, "TOVA.recent is ", recent, ", must be at least 0");
-    require(tokens_kept >= 1 && tokens_kept >= recent, caller, "TOVA.tokens_kept is ", tokens_kept,
-            ", must be at least 1 and at least recent, ", recent);
-  }
+  void validate(Caller caller) const { check_kept("TOVA", tokens_kept, recent, caller); }
 };
 static_assert(check_policy<TOVA>());
 
