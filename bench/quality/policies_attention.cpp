@@ -49,13 +49,29 @@ Cascading read_cascading(Spec& spec, int prompt) {
   return policy;
 }
 
+Keyformer read_keyformer(Spec& spec, int prompt) {
+  Keyformer policy;
+  const bool recent_given = spec.has("recent");
+  read_common(spec, prompt, policy);
+  if (!recent_given) policy.recent = policy.tokens_kept * 3 / 10;  // the authors' part
+  policy.tau_begin = static_cast<float>(spec.real("tau", policy.tau_begin));
+  policy.tau_end = static_cast<float>(spec.real("tau_end", policy.tau_end));
+  policy.steps = spec.number("steps", policy.steps);
+  policy.noise = spec.flag("noise", policy.noise);
+  policy.seed = static_cast<std::uint64_t>(spec.number("seed", 1));
+  return policy;
+}
+
 }  // namespace
 
 std::span<const PolicyName> attention_policies() {
-  static constexpr PolicyName kPolicies[] = {
-      policy_row<read_h2o>("h2o"),          policy_row<read_corm>("corm"),
-      policy_row<read_plain<TOVA>>("tova"), policy_row<read_scissorhands>("scissorhands"),
-      policy_row<read_roco>("roco"),        policy_row<read_cascading>("cascading")};
+  static constexpr PolicyName kPolicies[] = {policy_row<read_h2o>("h2o"),
+                                             policy_row<read_corm>("corm"),
+                                             policy_row<read_plain<TOVA>>("tova"),
+                                             policy_row<read_scissorhands>("scissorhands"),
+                                             policy_row<read_roco>("roco"),
+                                             policy_row<read_cascading>("cascading"),
+                                             policy_row<read_keyformer>("keyformer")};
   return kPolicies;
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -17,9 +18,7 @@
 #include "kvast/host/attend.h"
 #include "kvast/host/commit.h"
 #include "kvast/host/gather.h"
-#include "kvast/host/observe.h"
-#include "kvast/host/observe_layer.h"
-#include "kvast/host/profile.h"
+#include "kvast/host/learn.h"
 #include "kvast/host/reserve.h"
 
 namespace kvast {
@@ -46,7 +45,7 @@ class KVCache {
           CacheOptions options = {}, Caller caller = Caller::here())
       : policy_(policy),
         storage_(storage),
-        reduce_(options.reduce.value_or(detail::reduce_of(policy))),
+        reduce_(options.reduce),
         positions_(options.positions),
         executor_(options.executor),
         rope_(options.positions == Positions::compacted ? options.rope : Rope{}),
@@ -59,25 +58,11 @@ class KVCache {
             "options.rope must be given with Positions::compacted, and only then, or where the "
             "policy needs it");
     layers_.resize(static_cast<std::size_t>(shape.layers()));
-    choices_.resize(layers_.size());
     for (int layer = 0; layer < shape.layers(); ++layer) {
       if (!options.rope.empty()) options.rope.validate(shape[layer].head_dim, caller);
-      LayerState& state = layers_[static_cast<std::size_t>(layer)];
-      state.budget = checked_budget({layer, shape.layers()}, caller);
-      state.plan = {.shape = shape[layer],
-                    .formats = storage.template plan<Arch>(layer),
-                    .side = SideLayout::of(Policy::needs, sizeof(State)),
-                    .fresh_state = reinterpret_cast<const std::byte*>(&kFreshState),
-                    .keeps_order = compacted};
-      require(!compacted || state.plan.has_payload(), caller,
-              "Positions::compacted needs a storage that keeps keys");
-      require(!Policy::needs.vectors || (state.plan.has_payload() && !compacted), caller,
-              "policy: it ranks by keys and values as they arrived; External storage keeps none, "
-              "and Positions::compacted turns them");
-      state.heads.resize(static_cast<std::size_t>(shape[layer].heads));
-      state.moves.resize(state.heads.size());
-      if constexpr (detail::Chooses<Policy>)
-        choices_[static_cast<std::size_t>(layer)].kept.resize(state.heads.size());
+      detail::of_layer(policy_, layer, [&](const auto& mine) {
+        plan_layer(mine, {layer, shape.layers()}, shape[layer], caller);
+      });
     }
   }
   KVCache(KVCache&&) = default;  // not while a pass is open
@@ -96,18 +81,16 @@ class KVCache {
   /// Forgets everything, a torn pass included.
   void clear() {
     free_blocks();
-    for (auto& choices : choices_) {
-      for (auto& entry : choices.kept) entry = {};
-    }
     for (LayerState& layer : layers_) {
       layer.ring = {};
-      layer.last_act = -1;
+      layer.choices.made.assign(layer.choices.made.size(), false);
+      for (HeadTurn& turn : layer.turns) turn.last_act = -1;
       layer.stage = Stage::idle;
       layer.observed = false;
     }
     length_ = 0;
-    chunk_before_ = false;
-    prompt_ended_ = false;
+    prompt_begin_ = 0;
+    prompt_end_ = 0;
     ++generation_;
     state_ = Open::none;
   }
@@ -150,10 +133,16 @@ class KVCache {
     return layers_[static_cast<std::size_t>(layer)].moves[static_cast<std::size_t>(head)];
   }
   /// What a policy that looks at each head once (FastGen) chose for it; a default Choice before.
-  auto choice(int layer, int head,
-              Caller caller = Caller::here()) const requires detail::Chooses<Policy> {
+  /// `Part` is that policy, where it is one of several.
+  template <class Part = Policy>
+  requires detail::Chooses<Part>
+  auto choice(int layer, int head, Caller caller = Caller::here()) const {
+    using Choice = typename Part::Choice;
     (void)checked(layer, head, caller);
-    return choices_[static_cast<std::size_t>(layer)].kept[static_cast<std::size_t>(head)].choice;
+    const Choices& choices = layers_[static_cast<std::size_t>(layer)].choices;
+    require(choices.size == sizeof(Choice), caller, "choice: the policy of layer ", layer,
+            " is another one");
+    return choices.made[static_cast<std::size_t>(head)] ? choices.at<Choice>(head) : Choice{};
   }
   /// What this cache holds of the pool: payload and side table. A payload shared by forks counts in
   /// each of them.
@@ -166,10 +155,10 @@ class KVCache {
   void export_dense(int layer, OutputView keys, OutputView values, Caller caller = Caller::here());
 
  private:
-  using State = typename Policy::State;
   struct ForkTag {};
   enum class Open : std::uint8_t { none, open, torn };
-  static inline const State kFreshState{};
+  template <class Part>
+  static inline const typename Part::State kFreshState{};
 
   /// The same settings and history, no tokens yet.
   KVCache(const KVCache& from, ForkTag)
@@ -183,27 +172,63 @@ class KVCache {
         account_(std::make_unique<Account>(from.account_->pool())),
         length_(from.length_),
         stats_(from.stats_) {
-    chunk_before_ = from.chunk_before_;
-    prompt_ended_ = from.prompt_ended_;
-    choices_ = from.choices_;
+    prompt_begin_ = from.prompt_begin_;
+    prompt_end_ = from.prompt_end_;
     layers_.resize(from.layers_.size());
     for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
       layers_[layer].plan = from.layers_[layer].plan;
-      layers_[layer].budget = from.layers_[layer].budget;
+      layers_[layer].evicts = from.layers_[layer].evicts;
+      layers_[layer].turns = from.layers_[layer].turns;
+      layers_[layer].choices = from.layers_[layer].choices;
       layers_[layer].heads.resize(from.layers_[layer].heads.size());
       layers_[layer].moves.resize(layers_[layer].heads.size());
       layers_[layer].ring = from.layers_[layer].ring;
-      layers_[layer].last_act = from.layers_[layer].last_act;
     }
   }
-  Budget checked_budget(Layer layer, Caller caller) const {
-    if constexpr (requires { policy_.validate_layers(layer.layers, caller); })
-      policy_.validate_layers(layer.layers, caller);
-    const Budget budget = detail::budget_of(policy_, layer);
-    const When when = detail::when_of(policy_);
+  /// A layer with its policy's needs. Throws Error where they cannot be met.
+  template <class Mine>
+  void plan_layer(const Mine& policy, Layer layer, const Shape& shape, Caller caller) {
+    LayerState& state = layers_[static_cast<std::size_t>(layer.index)];
+    const bool compacted = positions_ == Positions::compacted;
+    state.plan = {.shape = shape,
+                  .formats = storage_.template plan<Arch>(layer.index),
+                  .side = SideLayout::of(Mine::needs, sizeof(typename Mine::State)),
+                  .fresh_state = reinterpret_cast<const std::byte*>(&kFreshState<Mine>),
+                  .keeps_order = compacted};
+    require(!compacted || state.plan.has_payload(), caller,
+            "Positions::compacted needs a storage that keeps keys");
+    require(!Mine::needs.vectors || (state.plan.has_payload() && !compacted), caller,
+            "policy: it ranks by keys and values as they arrived; External storage keeps none, "
+            "and Positions::compacted turns them");
+    state.evicts = detail::evicts<Mine>();
+    const auto heads = static_cast<std::size_t>(shape.heads);
+    state.heads.resize(heads);
+    state.moves.resize(heads);
+    state.turns.resize(heads);
+    for (std::size_t head = 0; head < heads; ++head) {
+      for (const bool ends_prompt : {false, true}) {
+        detail::of_phase(policy, ends_prompt, [&](const auto& phase) {
+          detail::of_head(phase, layer.index, static_cast<int>(head), [&](const auto& mine) {
+            state.turns[head].budgets[ends_prompt ? 1 : 0] = checked_budget(mine, layer, caller);
+          });
+        });
+      }
+    }
+    detail::each_watcher(policy, true, [&](const auto& watcher) {
+      using Watcher = std::remove_cvref_t<decltype(watcher)>;
+      if constexpr (detail::Chooses<Watcher>)
+        state.choices.template reset<typename Watcher::Choice>(heads);
+    });
+  }
+  template <class Mine>
+  static Budget checked_budget(const Mine& policy, Layer layer, Caller caller) {
+    if constexpr (requires { policy.validate_layers(layer.layers, caller); })
+      policy.validate_layers(layer.layers, caller);
+    const Budget budget = detail::budget_of(policy, layer);
+    const When when = detail::when_of(policy);
     require(!budget.limited() || budget.tokens >= 1, caller, "policy: budget of layer ",
             layer.index, " is ", budget.tokens, ", must be at least 1");
-    const int pins = detail::pins_of(policy_);
+    const int pins = detail::pins_of(policy);
     require(!budget.limited() || budget.tokens >= pins, caller, "policy: budget of layer ",
             layer.index, " is ", budget.tokens, ", must be at least the ", pins,
             " tokens that are always kept");
@@ -240,25 +265,18 @@ class KVCache {
     }
     account_->settle();
   }
-  /// Whether this pass shows the policy its queries: all passes, but for a policy that replays and
-  /// acts at prompts' ends.
-  bool observes_now() const {
-    return kObserves && !(detail::replays<Policy>() &&
-                          detail::when_of(policy_).kind == When::Kind::prompt && !ends_prompt_);
-  }
-  bool keeps_ring() const {
-    return kObserves && detail::replays<Policy>() && detail::window_of(policy_) > 1 &&
-           (detail::when_of(policy_).kind != When::Kind::prompt || more_of_prompt_);
-  }
-  /// Whether the window of the vote may reach back into passes before this one.
-  bool wants_replay() const {
-    if (!kObserves || !detail::replays<Policy>() || length_ == 0) return false;
-    return detail::when_of(policy_).kind != When::Kind::prompt || chunk_before_;
+  PassKind kind() const {
+    return {.tokens = static_cast<int>(new_positions_.size()),
+            .length = length_,
+            .ends_prompt = ends_prompt_,
+            .more_of_prompt = more_of_prompt_,
+            .prompt_begin = prompt_begin_,
+            .prompt_end = prompt_end_};
   }
   void finish_pass() {
-    chunk_before_ = more_of_prompt_;
-    prompt_ended_ = prompt_ended_ || ends_prompt_;
     length_ = new_positions_.back() + 1;
+    if (!more_of_prompt_) prompt_begin_ = length_;
+    if (ends_prompt_) prompt_end_ = length_;
     account_->settle();
     if (ends_prompt_) account_->pool().trim();
     state_ = Open::none;
@@ -273,7 +291,7 @@ class KVCache {
       return;
     }
     for (LayerState& layer : layers_) {
-      restore_states(layer, spare_);
+      restore_states(layer, learn_.spare);
       for (Head& head : layer.heads) {
         if (layer.stage != Stage::idle)
           take_back(layer.plan, head, static_cast<int>(new_positions_.size()), *account_);
@@ -287,16 +305,17 @@ class KVCache {
 
   Policy policy_;
   StorageType storage_;
-  Reduce reduce_;
+  std::optional<Reduce> reduce_;
   Positions positions_;
   Executor executor_;
   RopeTable rope_;   ///< compacted positions
   Rope model_rope_;  ///< how queries were rotated, for policies that need them unrotated
   std::unique_ptr<Account> account_;
   std::vector<LayerState> layers_;
-  std::vector<ChoiceTable<Policy>> choices_;  ///< [layers]
   int length_ = 0;
-  bool shares_ = false;  ///< a fork may share payload
+  int prompt_begin_ = 0;  ///< first position of the prompt that goes on, or of the next one
+  int prompt_end_ = 0;    ///< position after the last prompt that ended; 0: none has
+  bool shares_ = false;   ///< a fork may share payload
   Stats stats_;
 
   // the open pass
@@ -304,9 +323,7 @@ class KVCache {
   std::uint64_t generation_ = 0;
   bool ends_prompt_ = false;
   bool more_of_prompt_ = false;
-  bool chunk_before_ = false;  ///< the last pass was a chunk of the prompt that goes on
-  bool prompt_ended_ = false;  ///< some pass was the last of a prompt
-  int committed_ = 0;          ///< layers
+  int committed_ = 0;  ///< layers
   std::vector<int> new_positions_;
   std::vector<TokenKind> kinds_;
 
@@ -317,10 +334,11 @@ class KVCache {
   std::vector<int> visible_;
   std::vector<int> observed_positions_;
   std::vector<HeadWork> commit_;
-  std::vector<StatesBefore> spare_;
+  LearnWork learn_;
   std::vector<float> export_scratch_;
 };
 
 }  // namespace kvast
 
+#include "kvast/copies.h"
 #include "kvast/pass.h"

@@ -29,7 +29,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     const Shape& shape = state.plan.shape;
     const bool payload = state.plan.has_payload();
     const int count = static_cast<int>(cache_->new_positions_.size());
-    if (payload || PolicyType::needs.key_norms) {
+    if (payload || state.plan.side.norms != 0) {
       detail::check_extent("append: keys", keys, count, shape.heads, shape.head_dim, caller);
     } else {
       keys = {};
@@ -77,27 +77,22 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     detail::check_options(options, shape, count, positions.back(), caller);
     const float scale = options.scale == 0.0F ? 1.0F / std::sqrt(static_cast<float>(shape.head_dim))
                                               : options.scale;
-    const int window = detail::window_of(cache_->policy_);
-    const int replayed = replays_from(state, count, window);
+    const Wishes wishes = wishes_of(state, layer);
     pack(state, queries, count, scale, 0);
     const QueryRows rows{cache_->queries_.data(), positions};
     AttendWork& work = cache_->attend_;
-    work.saves = count == 1 && cache_->observes_now() && replayed == 0;
+    work.saves = count == 1 && wishes.attention && wishes.replayed == 0;
     run(state, rows, output, options);
-    if (kObserves && cache_->observes_now()) {
-      if (replayed > 0) {
-        replay(state, layer, queries, scale, replayed, options);
-      } else {
-        observe_rows(state, layer, rows, window < 0 ? 0 : std::max(0, count - window), options);
-      }
-    }
+    restore_states(state, cache_->learn_.spare);  // an earlier try may have thrown after observing
+    if (wishes.attention) learn_rows(state, layer, rows, options, false);
+    if (wishes.replayed > 0) replay(state, layer, queries, scale, wishes.replayed, options);
     if constexpr (PolicyType::needs.query_moments) {
-      if (cache_->ends_prompt_)
-        take_moments(shape, queries, positions, cache_->policy_.moments_from(), cache_->model_rope_,
+      if (wishes.moments)
+        take_moments(shape, queries, positions, wishes.moments_from, cache_->model_rope_,
                      cache_->executor_, state.moments);
     }
-    if (cache_->keeps_ring())
-      roll_ring(shape, state.ring, queries, positions, scale, window, state.pending_ring);
+    if (wishes.ring > 0)
+      roll_ring(shape, state.ring, queries, positions, scale, wishes.ring, state.pending_ring);
     state.stage = Stage::attended;
   }
 
@@ -105,10 +100,10 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
   /// order of `slots`.
   void observe(int layer, const Weights& weights, Caller caller = Caller::here()) {
     LayerState& state = at(layer, Stage::appended, "observe", caller);
-    require(!PolicyType::needs.query_moments || !cache_->ends_prompt_, caller,
-            "observe: ", detail::name_of<PolicyType>(),
+    const Wishes wishes = wishes_of(state, layer);
+    require(!wishes.moments, caller, "observe: ", detail::name_of<PolicyType>(),
             " needs the queries, which only attend sees");
-    require(!cache_->keeps_ring() || !state.plan.has_payload(), caller,
+    require(wishes.ring == 0 || !state.plan.has_payload(), caller,
             "observe: the policy votes with the queries of all chunks, which only attend sees");
     const std::vector<int>& positions = cache_->new_positions_;
     const int count = static_cast<int>(positions.size());
@@ -128,16 +123,17 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                                   (state.plan.shape.query_heads - 1) * weights.head_stride + most;
       require(weights.elements < 0 || weights.elements >= needed, caller, "observe: weights has ",
               weights.elements, " elements, ", count, " tokens on ", most, " slots need ", needed);
-      const int window = detail::window_of(cache_->policy_);
-      require(!cache_->observes_now() || !cache_->wants_replay() || count >= window, caller,
-              "observe: the policy votes with its last ", window, " queries, this pass has ", count,
+      require(count >= wishes.votes, caller, "observe: the policy votes with its last ",
+              wishes.votes, " queries, this pass has ", count,
               ", and weights of earlier passes are not kept: give them in one pass");
-      if (cache_->observes_now()) {
-        const int first_query = window < 0 ? 0 : std::max(0, count - window);
-        learn(state, layer, 16, [&](int head, int first, int end, auto&& sink) {
-          observe_weights<Arch>(state, positions, weights, cache_->reduce_, first_query, head,
-                                first, end, sink);
-        });
+      restore_states(state, cache_->learn_.spare);
+      if (wishes.attention) {
+        const Lesson lesson = lesson_of(layer, count, 16, false);
+        teach(state, layer, lesson,
+              [&](int head, int first, int end, const Look& look, auto&& sink) {
+                observe_weights<Arch>(state, positions, weights, look.reduce, prompt_end(),
+                                      look.first_row, head, first, end, sink);
+              });
       }
     }
     state.stage = Stage::attended;
@@ -145,23 +141,28 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
 
   /// Makes the pass final for a layer: observe, evict, gather, seal. Cannot fail but by misuse.
   void commit(int layer, Caller caller = Caller::here()) {
-    const bool needs_weights =
-        (kObserves && (open(caller).observes_now() || cache_->keeps_ring())) ||
-        (PolicyType::needs.query_moments && open(caller).ends_prompt_);
+    const Wishes wishes = wishes_of(open(caller).checked(layer, caller), layer);
+    const bool needs_weights = wishes.attention || wishes.ring > 0 || wishes.moments;
     LayerState& state =
         at(layer, needs_weights ? Stage::attended : Stage::appended, "commit", caller, true);
     KVCache& cache = *cache_;
-    const CommitContext context{.layer = {layer, cache.layers()},
-                                .newest = cache.new_positions_.back(),
-                                .ends_prompt = cache.ends_prompt_,
-                                .seals = !cache.more_of_prompt_,
-                                .rope = &cache.model_rope_,
-                                .executor = &cache.executor_};
+    CommitContext context{.layer = {layer, cache.layers()},
+                          .newest = cache.new_positions_.back(),
+                          .ends_prompt = cache.ends_prompt_,
+                          .seals = !cache.more_of_prompt_,
+                          .rope = &cache.model_rope_,
+                          .executor = &cache.executor_};
     const int committed = ++cache.committed_;  // whatever happens now, the pass cannot be undone
     state.stage = Stage::committed;
-    commit_layer(cache.policy_, state, context, cache.choices_[static_cast<std::size_t>(layer)],
-                 *cache.account_, cache.commit_);
-    forget_states(state, cache.spare_);
+    detail::of_layer(cache.policy_, layer, [&](const auto& policy) {
+      using Mine = std::remove_cvref_t<decltype(policy)>;
+      // within a prompt that goes on, neither phase's policy has its turn
+      context.waits = detail::splits<Mine, Split::phases>() && cache.more_of_prompt_;
+      detail::of_phase(policy, cache.ends_prompt_, [&](const auto& acting) {
+        commit_layer(acting, state, context, *cache.account_, cache.commit_);
+      });
+    });
+    forget_states(state, cache.learn_.spare);
     cache.stats_.appended +=
         static_cast<std::int64_t>(cache.new_positions_.size()) * state.plan.shape.heads;
     for (HeadWork& head : cache.commit_) {
@@ -169,7 +170,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
       cache.stats_.sealed += std::exchange(head.counts.sealed, 0);
       cache.stats_.repacked += std::exchange(head.counts.repacked, 0);
     }
-    if (cache.keeps_ring()) {
+    if (wishes.ring > 0) {
       std::swap(state.ring, state.pending_ring);
     } else if (!state.ring.positions.empty()) {
       state.ring = {};
@@ -201,9 +202,33 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     return state.plan.is_coded() ? state.plan.formats.coded_keys->largest : 3.402823466e+38F;
   }
 
-  int replays_from(const LayerState& state, int count, int window) const {
-    if (!detail::replays<PolicyType>() || !cache_->observes_now()) return 0;
-    return std::min(static_cast<int>(state.ring.positions.size()), std::max(0, window - count));
+  Wishes wishes_of(const LayerState& state, int layer) const {
+    Wishes wishes;
+    const PassKind kind = cache_->kind();
+    detail::of_layer(cache_->policy_, layer, [&](const auto& policy) {
+      wishes = kvast::wishes_of(policy, layer, state, kind);
+    });
+    return wishes;
+  }
+  /// Attention::generated counts from here.
+  int prompt_end() const {
+    return cache_->kind().in_prompt() ? std::numeric_limits<int>::max() : cache_->prompt_end_;
+  }
+  Lesson lesson_of(int layer, int rows, int range, bool replay) const {
+    return {.pass = cache_->kind(),
+            .layer = layer,
+            .rows = rows,
+            .range = range,
+            .newest = cache_->new_positions_.back(),
+            .replay = replay,
+            .reduce = cache_->reduce_,
+            .executor = &cache_->executor_};
+  }
+  template <class Source>
+  void teach(LayerState& state, int layer, const Lesson& lesson, const Source& source) const {
+    detail::of_layer(cache_->policy_, layer, [&](const auto& policy) {
+      learn(policy, state, lesson, source, cache_->learn_);
+    });
   }
   void pack(const LayerState& state, const View& queries, int count, float scale,
             int before) const {
@@ -240,25 +265,28 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     AttendOptions quiet = options;
     quiet.log_sum_exp = {};
     run(state, rows, OutputView{}, quiet);
-    observe_rows(state, layer, rows, 0, quiet);
+    learn_rows(state, layer, rows, quiet, true);
   }
 
-  void observe_rows(LayerState& state, int layer, const QueryRows& rows, int first_query,
-                    const AttendOptions& options) const {
+  /// Shows the policy the rows that attention just had; `replay`: see Lesson.
+  void learn_rows(LayerState& state, int layer, const QueryRows& rows, const AttendOptions& options,
+                  bool replay) const {
     if constexpr (kObserves) {
       AttendWork& work = cache_->attend_;
       const auto count = static_cast<std::size_t>(rows.count());
       cache_->visible_.clear();
       for (const Head& head : state.heads)
         count_visible(head, rows, options.window, cache_->visible_);
-      learn(state, layer, work.saves ? 64 : 4, [&](int head, int first, int end, auto&& sink) {
+      const Lesson lesson = lesson_of(layer, rows.count(), work.saves ? 64 : 4, replay);
+      teach(state, layer, lesson, [&](int head, int first, int end, const Look& look, auto&& sink) {
         const Observation seen{
             .sight = &work.sights[static_cast<std::size_t>(head)],
             .lse = work.lse.data(),
             .visible =
                 std::span(cache_->visible_).subspan(static_cast<std::size_t>(head) * count, count),
-            .first_query = first_query,
-            .reduce = cache_->reduce_};
+            .first_query = look.first_row,
+            .reduce = look.reduce,
+            .prompt_end = prompt_end()};
         if (work.saves) {
           observe_saved<Arch>(seen, work, first, end, sink);
         } else {
@@ -266,24 +294,6 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
         }
       });
     }
-  }
-
-  /// Shows the policy what `source` brings (see profile_layer), and at a prompt's end lets it
-  /// choose.
-  template <class Source>
-  void learn(LayerState& state, int layer, int range, Source&& source) const {
-    const auto& policy = cache_->policy_;
-    restore_states(state, cache_->spare_);  // an earlier try may have thrown after observing
-    observe_blocks(state, cache_->executor_, range, cache_->spare_,
-                   [&](int head, int first, int end) {
-                     source(head, first, end, observing(policy, state.plan.side));
-                   });
-    if constexpr (detail::Chooses<PolicyType>) {
-      if (cache_->ends_prompt_)
-        profile_layer(policy, state, cache_->executor_, range, cache_->new_positions_.back(),
-                      cache_->choices_[static_cast<std::size_t>(layer)], source);
-    }
-    (void)layer;
   }
 
   KVCache* cache_;
@@ -301,7 +311,7 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
   require(!(options.more_of_prompt && P::needs.whole_prompt), caller,
           "begin: more_of_prompt is set, and ", detail::name_of<P>(),
           " needs the whole prompt in one pass");
-  require(!P::needs.whole_prompt || !options.last_of_prompt || length_ == 0 || prompt_ended_,
+  require(!P::needs.whole_prompt || !options.last_of_prompt || length_ == 0 || prompt_end_ > 0,
           caller, "begin: last_of_prompt is set after ", length_, " tokens of no prompt, and ",
           detail::name_of<P>(), " needs the whole prompt in one pass");
   require(length_ <= (1 << 30) - options.tokens, caller, "begin: position ", length_, " + ",
@@ -321,8 +331,8 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
   requests_.clear();
   bool shared = false;
   for (const LayerState& layer : layers_) {
-    shared |= reserve_layer(layer, options.tokens, !options.more_of_prompt, detail::evicts<P>(),
-                            shares_, account_->pool(), requests_);
+    shared |= reserve_layer(layer, options.tokens, !options.more_of_prompt, shares_,
+                            account_->pool(), requests_);
   }
   new_positions_.assign(options.positions.begin(), options.positions.end());
   for (int next = length_; new_positions_.size() < count; ++next) new_positions_.push_back(next);
@@ -336,53 +346,6 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
   committed_ = 0;
   state_ = Open::open;
   return Pass(*this, ++generation_);
-}
-
-template <class P, class S, class Arch>
-auto KVCache<P, S, Arch>::fork(Caller caller) -> Result<KVCache> {
-  require(state_ == Open::none, caller, "fork: a pass is open or torn");
-  KVCache copy(*this, ForkTag{});
-  Requests requests;
-  for (const LayerState& layer : layers_) {
-    for (const Head& head : layer.heads) {
-      requests.add(layer.plan.side.bytes, head.blocks());
-      for (const BlockList* list : {&head.coded, &head.dense}) {
-        if (list->data != nullptr) requests.add(list_bytes(list->capacity), 1);
-      }
-    }
-  }
-  if (Status status = copy.account_->reserve(requests.all()); !status) return status;
-  for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
-    for (std::size_t head = 0; head < layers_[layer].heads.size(); ++head) {
-      const Head& from = layers_[layer].heads[head];
-      Head& to = copy.layers_[layer].heads[head];
-      share_list(layers_[layer].plan, from.coded, true, to.coded, *copy.account_);
-      share_list(layers_[layer].plan, from.dense, false, to.dense, *copy.account_);
-    }
-  }
-  copy.account_->settle();
-  shares_ = copy.shares_ = true;
-  return Result<KVCache>(std::move(copy));
-}
-
-template <class P, class S, class Arch>
-void KVCache<P, S, Arch>::export_dense(int layer, OutputView keys, OutputView values,
-                                       Caller caller) {
-  const LayerState& state = checked(layer, caller);
-  const Shape& shape = state.plan.shape;
-  require(state.plan.has_payload(), caller, "export_dense: External storage keeps no keys");
-  int most = 1;
-  for (const Head& head : state.heads) most = std::max(most, head.live());
-  if (keys.data != nullptr)
-    detail::check_extent("export_dense: keys", keys, most, shape.heads, shape.head_dim, caller);
-  if (values.data != nullptr)
-    detail::check_extent("export_dense: values", values, most, shape.heads, shape.values(), caller);
-  std::vector<Place> order;
-  for (int head = 0; head < shape.heads; ++head) {
-    const Head& tokens = state.heads[static_cast<std::size_t>(head)];
-    order_tokens(tokens, order);
-    export_head(state.plan, tokens, head, keys, values, order, export_scratch_);
-  }
 }
 
 }  // namespace kvast

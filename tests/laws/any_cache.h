@@ -82,10 +82,11 @@ std::vector<Cell> recency_cells();
 std::vector<Cell> attention_cells();
 std::vector<Cell> budget_cells();
 std::vector<Cell> vector_cells();
+std::vector<Cell> composite_cells();
 
 inline std::vector<Cell> all_cells() {
   std::vector<Cell> cells;
-  for (auto some : {recency_cells, attention_cells, budget_cells, vector_cells}) {
+  for (auto some : {recency_cells, attention_cells, budget_cells, vector_cells, composite_cells}) {
     for (Cell& cell : some()) cells.push_back(cell);
   }
   return cells;

@@ -29,6 +29,7 @@ using Line = std::vector<Entry>;  // in order of position
 struct Row {
   int step = 0;
   int visible = 0;
+  int generated = 0;              ///< positions since the last prompt's end
   std::vector<double> weights{};  ///< per entry; negative: not seen
 };
 
@@ -37,6 +38,7 @@ struct Moment {
   int newest = 0;
   int layer = 0;
   bool ends_prompt = false;
+  bool more_of_prompt = false;
 };
 
 /// A method, as its paper defines it.
@@ -49,6 +51,7 @@ class Rules {
   /// How many queries are learned from anew in each pass, those of earlier passes included; 0: only
   /// this pass's.
   virtual int replayed_window() const { return 0; }
+  int line_layer = 0, line_head = 0;  ///< whose line `learn` is given
   double margin =
       1.0;  ///< how near a decision came to going the other way; tests demand that none was near
 };
@@ -120,11 +123,19 @@ class Simulation {
         Line& line = lines_[at][static_cast<std::size_t>(head)];
         for (int position = first; position < length_; ++position)
           line.push_back({.position = position, .norm = script_.norms(head, position)});
-        rules_[at]->learn(line, rows(line, head, turn.tokens, rules_[at]->replayed_window()));
+        std::vector<Row> seen = rows(line, head, turn.tokens, rules_[at]->replayed_window());
+        for (Row& row : seen) {
+          const bool in_prompt = turn.last_of_prompt || turn.more_of_prompt;
+          row.generated = in_prompt ? 0 : std::max(0, row.step - prompt_end_ + 1);
+        }
+        rules_[at]->line_layer = layer;
+        rules_[at]->line_head = head;
+        rules_[at]->learn(line, seen);
       }
-      rules_[at]->evict(lines_[at], {length_ - 1, layer, turn.last_of_prompt});
+      rules_[at]->evict(lines_[at], {length_ - 1, layer, turn.last_of_prompt, turn.more_of_prompt});
     }
     if (!turn.more_of_prompt) prompt_begins_ = length_;
+    if (turn.last_of_prompt) prompt_end_ = length_;
   }
   /// For methods that act at prompts' ends: the vote is the prompt's own.
   void forget_earlier_prompts() { own_prompt_ = true; }
@@ -188,6 +199,7 @@ class Simulation {
   std::vector<std::vector<Line>> lines_;       ///< [layers][heads]
   int length_ = 0;
   int prompt_begins_ = 0;
+  int prompt_end_ = 0;
 };
 
 /// A prompt, a conversation with several tokens at once, a second prompt in chunks, and more steps:

@@ -52,6 +52,18 @@ concept HasChoice = requires {
   typename Policy::Choice;
 };
 
+/// Gives each weight a new value, which is divided by the sum over the query's row (Keyformer).
+template <class Policy>
+concept Weighs = requires(const Policy policy, Token token, Attention seen) {
+  { policy.weigh(token, seen) } -> std::same_as<float>;
+};
+
+/// A policy made of others, which are asked in its place.
+template <class Policy>
+concept Composite = requires {
+  { Policy::split } -> std::convertible_to<Split>;
+};
+
 template <class Policy>
 concept RanksTokens = requires(const Policy policy, Token token, typename Policy::State state) {
   { policy.rank(token, state) } -> std::same_as<float>;
@@ -173,7 +185,7 @@ constexpr bool allocates() {
     { policy.allocation() } -> std::same_as<Allocation>;
   };
 }
-/// Whether the policy can ever evict; Full cannot, and then nothing is ranked.
+/// Whether the policy can ever evict; where it cannot, nothing is ranked.
 template <class Policy>
 constexpr bool evicts() {
   if constexpr (requires { Policy::evicts; }) return Policy::evicts;
@@ -199,7 +211,7 @@ consteval bool check_policy() {
                   "kvast policy: State must be at most 256 bytes, there is one per token and head");
     static_assert(alignof(typename Policy::State) <= 16,
                   "kvast policy: State must be aligned to at most 16 bytes, as its memory is");
-    static_assert(!Policy::needs.attention || detail::Observes<Policy>,
+    static_assert(!Policy::needs.attention || detail::Observes<Policy> || detail::Composite<Policy>,
                   "kvast policy: needs attention, so it must have "
                   "void observe(State&, Attention) const");
     static_assert(Policy::needs.attention || !detail::Observes<Policy>,
@@ -217,6 +229,9 @@ consteval bool check_policy() {
     static_assert(!detail::RanksTokens<Policy> || !detail::RanksWholeHeads<Policy>,
                   "kvast policy: has both rank(Token, State) and rank_head, so one of them would "
                   "never be called");
+    static_assert(!detail::Weighs<Policy> || Policy::needs.attention,
+                  "kvast policy: has weigh() but does not need attention, so it would never be "
+                  "called: set needs.attention");
     static_assert(!detail::HasOddWindow<Policy>,
                   "kvast policy: window_rows must be int window_rows() const");
     static_assert(!detail::HasHead<Policy> || detail::RanksByHead<Policy>,
@@ -228,17 +243,19 @@ consteval bool check_policy() {
         "a Profile, marks, frequency, mark, profile, merge, choose, room and "
         "rank(Token, State, Choice) (see FastGen)");
     static_assert(detail::HasChoice<Policy> || detail::HasHead<Policy> ||
-                      detail::RanksTokens<Policy> || detail::RanksWholeHeads<Policy>,
+                      detail::RanksTokens<Policy> || detail::RanksWholeHeads<Policy> ||
+                      detail::Composite<Policy>,
                   "kvast policy: must have float rank(Token, State) const, or "
                   "void rank_head(HeadView<State>, std::span<float> ranks) const");
+    static_assert(!Policy::needs.query_moments || detail::Composite<Policy> ||
+                      (Policy::needs.vectors && Policy::needs.whole_prompt &&
+                       requires(const Policy policy) { policy.moments_from(); }),
+                  "kvast policy: needs query_moments, so it must need vectors and whole_prompt as "
+                  "well, and have int moments_from() const");
     static_assert(
-        !Policy::needs.query_moments || (Policy::needs.vectors && Policy::needs.whole_prompt &&
-                                         requires(const Policy policy) { policy.moments_from(); }),
-        "kvast policy: needs query_moments, so it must need vectors and whole_prompt as "
-        "well, and have int moments_from() const");
-    static_assert(!Policy::needs.vectors || detail::RanksWholeHeads<Policy>,
-                  "kvast policy: needs vectors, so it must have "
-                  "void rank_head(HeadView<State>, std::span<float> ranks) const");
+        !Policy::needs.vectors || detail::RanksWholeHeads<Policy> || detail::Composite<Policy>,
+        "kvast policy: needs vectors, so it must have "
+        "void rank_head(HeadView<State>, std::span<float> ranks) const");
   }
   return true;
 }

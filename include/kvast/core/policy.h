@@ -20,6 +20,16 @@ struct Needs {
   bool query_moments = false;  ///< HeadView::query_means and query_covariances are filled at a
                                ///< prompt's end, of positions from `int moments_from() const` on
   bool whole_prompt = false;   ///< a prompt must come in one pass; chunks are refused
+
+  /// What policies need together.
+  friend constexpr Needs operator|(Needs left, Needs right) {
+    return {.attention = left.attention || right.attention,
+            .key_norms = left.key_norms || right.key_norms,
+            .token_kinds = left.token_kinds || right.token_kinds,
+            .vectors = left.vectors || right.vectors,
+            .query_moments = left.query_moments || right.query_moments,
+            .whole_prompt = left.whole_prompt || right.whole_prompt};
+  }
 };
 
 /// What a token is to the tokenizer; FastGen-like rules read it.
@@ -42,6 +52,7 @@ struct Attention {
   int step = 0;         ///< position of the query
   int row = 0;          ///< 0 for the first query observed in this pass
   int after = 0;        ///< later queries of this pass
+  int generated = 0;    ///< positions since the last prompt's end; 0 in a prompt, then 1, 2, ...
 };
 
 /// A layer, as `budget` sees it.
@@ -84,6 +95,10 @@ struct When {
 /// How the weights of a group's query heads become the one weight of their head. `max` over a
 /// threshold is "any".
 enum class Reduce : std::uint8_t { mean, sum, max };
+
+/// What the parts of a policy made of others share out among them (see PerLayer,
+/// PrefillThenDecode, PerHead).
+enum class Split : std::uint8_t { layers, phases, heads };
 
 /// Whether each head keeps its own tokens, or a layer's heads keep one set, ranked by the mean of
 /// their ranks.

@@ -5,10 +5,10 @@
 #include <span>
 #include <vector>
 
+#include "kvast/core/compose.h"
 #include "kvast/host/allocate.h"
 #include "kvast/host/encode.h"
 #include "kvast/host/layer.h"
-#include "kvast/host/profile.h"
 #include "kvast/host/select.h"
 
 namespace kvast {
@@ -28,6 +28,7 @@ struct CommitContext {
   Layer layer;
   int newest = 0;  ///< position of the pass's last token
   bool ends_prompt = false;
+  bool waits = false;  ///< nobody acts now
   bool seals = true;
   const Rope* rope = nullptr;  ///< of the model, for policies that need query moments
   const Executor* executor = nullptr;
@@ -44,26 +45,26 @@ struct Action {
 };
 
 template <class Policy>
-Action decide(const Policy& policy, const LayerState& layer, const CommitContext& context) {
-  if constexpr (!evicts<Policy>()) return {};
+Action decide(const Policy& policy, const HeadTurn& turn, const CommitContext& context) {
   const When when = when_of(policy);
-  const Budget budget = layer.budget;
+  const Budget budget = turn.budgets[context.ends_prompt ? 1 : 0];
   const bool free = !budget.limited() || budget.cap;
   Action action{.acts = true, .always = free, .budget = budget.tokens, .target = budget.tokens};
   if (when.kind == When::Kind::prompt) action.acts = context.ends_prompt;
   if (when.kind == When::Kind::full) {
     if (free) {
-      action.always = context.newest - layer.last_act >= when.batch;
+      action.always = context.newest - turn.last_act >= when.batch;
       action.acts = action.always || budget.limited();
     } else {
       action.target = budget.tokens - (when.batch - 1);
     }
   }
+  action.acts = action.acts && !context.waits;
   return action;
 }
 
-/// Whether any head has more tokens than its budget, or, where heads share it, all of them
-/// together.
+/// Whether heads that are decided together exceed their budget: any of them, or, where they share
+/// it, all together.
 inline bool layer_exceeds(const LayerState& layer, int budget, bool together) {
   std::int64_t total = 0;
   for (const Head& head : layer.heads) {
@@ -78,57 +79,76 @@ inline bool layer_exceeds(const LayerState& layer, int budget, bool together) {
 /// Makes the pass final for one layer. Cannot fail: everything was reserved.
 template <class Policy>
 void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& context,
-                  ChoiceTable<Policy>& choices, Account& account, std::vector<HeadWork>& work) {
+                  Account& account, std::vector<HeadWork>& work) {
   LayerPlan& plan = layer.plan;
   if (work.size() < layer.heads.size()) work.resize(layer.heads.size());
   const int heads = static_cast<int>(layer.heads.size());
   const Executor alone;
   // a decode step under a small budget is over before other threads have woken up
   const Executor& executor = layer.blocks() * kBlockTokens > (1 << 14) ? *context.executor : alone;
-  const detail::Action action = detail::decide(policy, layer, context);
   const auto head_at = [&](int head) -> Head& {
     return layer.heads[static_cast<std::size_t>(head)];
   };
   for (auto& moves : layer.moves) moves.clear();
-  if constexpr (detail::Chooses<Policy>) {
-    if (context.ends_prompt) choices.kept = choices.pending;
-  }
+  if (context.ends_prompt && layer.choices.size > 0)
+    std::swap(layer.choices, layer.pending_choices);
   if constexpr (detail::evicts<Policy>()) {
-    constexpr bool kShared = detail::scope_of<Policy>() == Scope::layer;
-    constexpr bool kAllocates = detail::allocates<Policy>();
-    const auto rank = [&](int head) {
+    const auto rank = [&](const auto& mine, int head, int target) {
       RankWork& ranks = work[static_cast<std::size_t>(head)].rank;
-      ranks.target = action.target;
+      ranks.target = target;
       RankContext here{context.newest, context.layer.index, head, &layer.moments, context.rope};
-      if constexpr (detail::Chooses<Policy>)
-        here.choice = &choices.kept[static_cast<std::size_t>(head)].choice;
-      rank_tokens(policy, plan, head_at(head), here, ranks);
-      pool_ranks(head_at(head), detail::pooling_of(policy), ranks);
+      using Mine = std::remove_cvref_t<decltype(mine)>;
+      if constexpr (detail::Chooses<Mine>)
+        here.choice = &layer.choices.template at<typename Mine::Choice>(head);
+      rank_tokens(mine, plan, head_at(head), here, ranks);
+      pool_ranks(head_at(head), detail::pooling_of(mine), ranks);
     };
-    // heads that share a set or a budget are decided together
-    const bool any = action.always || detail::layer_exceeds(layer, action.budget, kAllocates);
-    if (action.acts && any && (kShared || kAllocates)) {
-      executor.parallel_for(heads, rank);
-      std::vector<RankWork*>& all = work[0].all_ranks;
-      all.clear();
+    const auto evict = [&](int head, const detail::Action& action) {
+      HeadWork& mine = work[static_cast<std::size_t>(head)];
+      select_victims(head_at(head), mine.rank);
+      mine.evicted += static_cast<std::int64_t>(mine.rank.victims.size());
+      evict_tokens(plan, head_at(head), mine.rank.victims, account, mine.slots,
+                   &layer.moves[static_cast<std::size_t>(head)]);
+      if (action.always) layer.turns[static_cast<std::size_t>(head)].last_act = context.newest;
+    };
+    if constexpr (detail::scope_of<Policy>() == Scope::layer || detail::allocates<Policy>()) {
+      // heads that share a set or a budget are decided together
+      const detail::Action action = detail::decide(policy, layer.turns[0], context);
+      if (action.acts && (action.always || detail::layer_exceeds(layer, action.budget,
+                                                                 detail::allocates<Policy>()))) {
+        executor.parallel_for(heads, [&](int head) { rank(policy, head, action.target); });
+        std::vector<RankWork*>& all = work[0].all_ranks;
+        all.clear();
+        for (int head = 0; head < heads; ++head)
+          all.push_back(&work[static_cast<std::size_t>(head)].rank);
+        if constexpr (detail::scope_of<Policy>() == Scope::layer) share_ranks(all);
+        if constexpr (detail::allocates<Policy>())
+          allocate_budget(layer.heads, policy.allocation(), all);
+        executor.parallel_for(heads, [&](int head) { evict(head, action); });
+      }
+    } else {
+      // if_due(head, body) calls body(policy, action) if there is something to do for a head
+      const auto if_due = [&](int head, const auto& body) {
+        detail::of_head(policy, context.layer.index, head, [&](const auto& mine) {
+          if constexpr (detail::evicts<std::remove_cvref_t<decltype(mine)>>()) {
+            const detail::Action action =
+                detail::decide(mine, layer.turns[static_cast<std::size_t>(head)], context);
+            if (action.acts && (action.always || head_at(head).live() > action.budget))
+              body(mine, action);
+          }
+        });
+      };
+      bool any = false;
       for (int head = 0; head < heads; ++head)
-        all.push_back(&work[static_cast<std::size_t>(head)].rank);
-      if constexpr (kShared) share_ranks(all);
-      if constexpr (kAllocates) allocate_budget(layer.heads, policy.allocation(), all);
-    }
-    if (action.acts && any) {
-      if (action.always) layer.last_act = context.newest;
-      executor.parallel_for(heads, [&](int head) {
-        HeadWork& mine = work[static_cast<std::size_t>(head)];
-        if constexpr (!kShared && !kAllocates) {
-          if (!action.always && head_at(head).live() <= action.budget) return;
-          rank(head);
-        }
-        select_victims(head_at(head), mine.rank);
-        mine.evicted += static_cast<std::int64_t>(mine.rank.victims.size());
-        evict_tokens(plan, head_at(head), mine.rank.victims, account, mine.slots,
-                     &layer.moves[static_cast<std::size_t>(head)]);
-      });
+        if_due(head, [&](const auto&, const detail::Action&) { any = true; });
+      if (any) {
+        executor.parallel_for(heads, [&](int head) {
+          if_due(head, [&](const auto& mine, const detail::Action& action) {
+            rank(mine, head, action.target);
+            evict(head, action);
+          });
+        });
+      }
     }
   }
   if (plan.is_coded()) {

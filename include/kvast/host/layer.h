@@ -2,7 +2,10 @@
 // A layer of a cache: its heads, and what a pass has done to it so far.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <new>
+#include <type_traits>
 #include <vector>
 
 #include "kvast/core/pass_options.h"
@@ -29,17 +32,49 @@ struct StatesBefore {
   std::vector<std::size_t> first_block;  ///< [heads] of `states`
 };
 
+/// What a policy that looks at each head once (FastGen) chose: a Choice per head, as bytes.
+struct Choices {
+  std::size_t size = 0;  ///< of one; 0: the layer's policy chooses nothing
+  std::vector<std::byte> values;
+  std::vector<bool> made;  ///< [heads] the first prompt's end decides
+
+  template <class Choice>
+  void reset(std::size_t heads) {
+    static_assert(std::is_trivially_copyable_v<Choice> && alignof(Choice) <= 16);
+    size = sizeof(Choice);
+    values.resize(heads * size);
+    made.assign(heads, false);
+    for (std::size_t head = 0; head < heads; ++head) new (values.data() + head * size) Choice{};
+  }
+  template <class Choice>
+  Choice& at(int head) {
+    return reinterpret_cast<Choice*>(values.data())[head];
+  }
+  template <class Choice>
+  const Choice& at(int head) const {
+    return reinterpret_cast<const Choice*>(values.data())[head];
+  }
+};
+
+/// When a head's policy acts, and down to what.
+struct HeadTurn {
+  Budget budgets[2];  ///< of passes within, and at the end of a prompt
+  int last_act = -1;  ///< position at which a policy without budget acted last
+};
+
 struct LayerState {
   LayerPlan plan;
-  Budget budget;  ///< the policy's, for this layer
+  bool evicts = false;          ///< whether the layer's policy can
+  std::vector<HeadTurn> turns;  ///< [heads]
   std::vector<Head> heads;
   Stage stage = Stage::idle;
   bool observed = false;  ///< the states changed in this pass, `before` holds the old ones
   StatesBefore before;
   QueryRing ring;
-  QueryRing pending_ring;                ///< becomes `ring` at the commit
-  QueryMoments moments;                  ///< of the open pass, where the policy needs them
-  int last_act = -1;                     ///< position at which a policy without budget acted last
+  QueryRing pending_ring;  ///< becomes `ring` at the commit
+  QueryMoments moments;    ///< of the open pass, where the policy needs them
+  Choices choices;
+  Choices pending_choices;               ///< become `choices` at the commit
   std::vector<std::vector<Move>> moves;  ///< [heads] of the last commit
 
   int blocks() const {

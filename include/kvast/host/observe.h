@@ -49,6 +49,11 @@ void observe_block(const Policy& policy, typename Policy::State* states, std::ui
   }
 }
 
+/// Attention::generated of a query.
+inline int generated(int position, int prompt_end) {
+  return std::max(0, position - prompt_end + 1);
+}
+
 /// What observing one head of a layer needs besides the states.
 struct Observation {
   const HeadSight* sight = nullptr;
@@ -56,6 +61,7 @@ struct Observation {
   std::span<const int> visible;  ///< [count] tokens each query saw
   int first_query = 0;           ///< earlier queries are not observed
   Reduce reduce = Reduce::mean;
+  int prompt_end = 0;  ///< positions from here on are generated
 };
 
 /// Where weights go: called with a block, the slots of tokens that are not newer than one query,
@@ -95,7 +101,9 @@ void observe_saved(const Observation& seen, AttendWork& work, int first_block, i
     }
   }
   alignas(64) float weights[kBlockTokens];
-  const Attention attention{.visible = seen.visible[0], .step = sight.positions[0]};
+  const Attention attention{.visible = seen.visible[0],
+                            .step = sight.positions[0],
+                            .generated = generated(sight.positions[0], seen.prompt_end)};
   for (int index = first_block; index < end_block; ++index) {
     const float* saved = work.saved.data() + (first_saved + static_cast<std::size_t>(index)) *
                                                  static_cast<std::size_t>(group * kBlockTokens);
@@ -146,10 +154,12 @@ void observe_again(const Observation& seen, int first_block, int end_block, Sink
       }
       for (int query = 0; query < queries; ++query) {
         const int at = first + query;
-        const Attention attention{.visible = seen.visible[static_cast<std::size_t>(at)],
-                                  .step = sight.positions[static_cast<std::size_t>(at)],
-                                  .row = at - seen.first_query,
-                                  .after = count - 1 - at};
+        const Attention attention{
+            .visible = seen.visible[static_cast<std::size_t>(at)],
+            .step = sight.positions[static_cast<std::size_t>(at)],
+            .row = at - seen.first_query,
+            .after = count - 1 - at,
+            .generated = generated(sight.positions[static_cast<std::size_t>(at)], seen.prompt_end)};
         const std::uint32_t in_sight = masks[group > kRowTile ? 0 : query * group];
         std::uint32_t visible = in_sight;
         if (sight.options->window > 0) {

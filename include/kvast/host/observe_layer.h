@@ -63,11 +63,13 @@ inline void prefetch_states(const SideLayout& side, const Head& head, int index,
     __builtin_prefetch(states + line, 1);
 }
 
-/// Remembers the states of every block, and calls body(head, first_block, end_block), which may
-/// change them, for ranges of blocks in parallel. `spare`: memory that no layer uses now.
+/// Remembers the states of every block, once in a pass, and calls body(head, first_block,
+/// end_block), which may change them, for ranges of blocks in parallel. `spare`: memory that no
+/// layer uses now.
 template <class Body>
 void observe_blocks(LayerState& layer, const Executor& executor, int range,
                     std::vector<StatesBefore>& spare, Body&& body) {
+  const bool first_time = !layer.observed;
   StatesBefore& before = layer.before;
   if (before.states.empty() && !spare.empty()) {
     before = std::move(spare.back());
@@ -95,7 +97,7 @@ void observe_blocks(LayerState& layer, const Executor& executor, int range,
                                                    bytes;
     for (int block = first; block < end; ++block, states += bytes) {
       prefetch_states(layer.plan.side, tokens, block + 8, end);
-      std::memcpy(states, layer.plan.side.states_of(tokens.block(block)), bytes);
+      if (first_time) std::memcpy(states, layer.plan.side.states_of(tokens.block(block)), bytes);
     }
     body(head, first, end);
   });
@@ -124,8 +126,8 @@ inline void restore_states(LayerState& layer, std::vector<StatesBefore>& spare) 
 /// Weights that the engine's own kernel computed, of one head and a range of blocks.
 template <class Arch, class Sink>
 void observe_weights(const LayerState& layer, std::span<const int> positions,
-                     const Weights& weights, Reduce reduce, int first_query, int head, int first,
-                     int end, Sink&& sink) {
+                     const Weights& weights, Reduce reduce, int prompt_end, int first_query,
+                     int head, int first, int end, Sink&& sink) {
   const int group = layer.plan.shape.group();
   const int count = static_cast<int>(positions.size());
   const Head& tokens = layer.heads[static_cast<std::size_t>(head)];
@@ -148,7 +150,8 @@ void observe_weights(const LayerState& layer, std::span<const int> positions,
       const Attention seen{.visible = live - (count - 1 - query),
                            .step = position,
                            .row = query - first_query,
-                           .after = count - 1 - query};
+                           .after = count - 1 - query,
+                           .generated = generated(position, prompt_end)};
       sink(block, visible_slots(block, position, 0), reduced, seen);
     }
     before += block.used;

@@ -12,34 +12,16 @@
 
 namespace kvast {
 
-/// What policies with a Choice chose, per head. The open pass writes `pending`; its commit adopts
-/// it.
-template <class Policy>
-struct ChoiceTable {
-  struct Nothing {};
-  std::vector<Nothing> kept, pending;
-};
-template <class Policy>
-requires detail::Chooses<Policy>
-struct ChoiceTable<Policy> {
-  struct Entry {
-    typename Policy::Choice choice{};
-    bool made = false;  ///< the first prompt's end decides
-  };
-  std::vector<Entry> kept, pending;  ///< [heads of the layer]
-};
-
 /// Marks each head's most frequent tokens, profiles it and chooses. `source(head, first, end,
 /// sink)` shows the weights of a range of blocks (see `observing`) as often as it is asked.
 template <class Policy, class Source>
 void profile_layer(const Policy& policy, LayerState& layer, const Executor& executor, int range,
-                   int newest, ChoiceTable<Policy>& choices, Source&& source) {
+                   int newest, Source&& source) {
   const SideLayout& side = layer.plan.side;
   const auto heads = static_cast<int>(layer.heads.size());
-  choices.pending = choices.kept;
-  choices.pending.resize(layer.heads.size());
-  const auto made = [](const auto& entry) { return entry.made; };
-  if (std::all_of(choices.pending.begin(), choices.pending.end(), made)) return;
+  Choices& choices = layer.pending_choices;
+  choices = layer.choices;
+  if (std::find(choices.made.begin(), choices.made.end(), false) == choices.made.end()) return;
   int most = 0;
   for (const Head& head : layer.heads) most = std::max(most, head.blocks());
   const int ranges = (most + range - 1) / range;
@@ -85,12 +67,12 @@ void profile_layer(const Policy& policy, LayerState& layer, const Executor& exec
            });
   });
   for (int head = 0; head < heads; ++head) {
-    auto& entry = choices.pending[static_cast<std::size_t>(head)];
-    if (entry.made) continue;
+    if (choices.made[static_cast<std::size_t>(head)]) continue;
     typename Policy::Profile whole{};
     for (int at = 0; at < ranges; ++at)  // in order: the same bits for any number of threads
       whole = policy.merge(whole, partial[static_cast<std::size_t>(head * ranges + at)]);
-    entry = {policy.choose(whole, newest + 1), true};
+    choices.at<typename Policy::Choice>(head) = policy.choose(whole, newest + 1);
+    choices.made[static_cast<std::size_t>(head)] = true;
   }
 }
 

@@ -43,7 +43,7 @@ inline void reserve_blocks(const LayerPlan& plan, const BlockList& list, bool co
 
 /// One layer's share of a pass of `tokens` tokens. `shares`: payloads may belong to a fork as well,
 /// and are copied before they are written; returns whether any still does.
-inline bool reserve_layer(const LayerState& layer, int tokens, bool seals, bool evicts, bool shares,
+inline bool reserve_layer(const LayerState& layer, int tokens, bool seals, bool shares,
                           BlockPool& pool, Requests& requests) {
   const LayerPlan& plan = layer.plan;
   bool any_shared = false;
@@ -73,7 +73,7 @@ inline bool reserve_layer(const LayerState& layer, int tokens, bool seals, bool 
     if (!plan.is_coded()) continue;
     // merging sparse blocks needs one spare block at a time, and one per block that a fork keeps
     // alive
-    int coded = evicts && head.coded.count > 0 ? 1 + shared_coded : 0;
+    int coded = layer.evicts && head.coded.count > 0 ? 1 + shared_coded : 0;
     if (seals) coded += plan.keeps_order ? blocks : blocks_to_seal(plan, used + tokens);
     reserve_blocks(plan, head.coded, true, coded, requests);
   }

@@ -11,6 +11,8 @@ namespace kvast {
 /// weights are. Ref: Ada-KV, arXiv:2407.11550, §3.2.   State: the policy's own.
 template <class Inner>
 struct AdaHeads : Inner {
+  static_assert(!detail::Composite<Inner>,
+                "AdaHeads: wrap the parts of a policy made of others, not the whole");
   float safeguard = 0.2F;  ///< part of the budget that every head has for certain, in [0, 1]
   Allocation::Kind kind = Allocation::Kind::blend;
 

@@ -3,33 +3,10 @@
 // kernel.
 #pragma once
 
-#include <cstdint>
-
 #include "kvast/core/check_policy.h"
+#include "kvast/core/sets.h"
 
 namespace kvast {
-
-/// A set of layers, small enough to travel into a kernel.
-struct LayerSet {
-  std::uint64_t words[4] = {};  ///< layers 0 to 255
-
-  KVAST_HD constexpr bool contains(int layer) const {
-    return layer >= 0 && layer < 256 && ((words[layer / 64] >> (layer % 64)) & 1U) != 0;
-  }
-  /// Throws Error for a layer that the set cannot hold.
-  constexpr LayerSet& add(int layer, Caller caller = Caller::here()) {
-    if (layer < 0 || layer >= 256)
-      fail(caller, "LayerSet: layer is ", layer, ", must lie in [0, 256)");
-    words[layer / 64] |= std::uint64_t{1} << (layer % 64);
-    return *this;
-  }
-  /// The first `count` layers.
-  static constexpr LayerSet first(int count, Caller caller = Caller::here()) {
-    LayerSet set;
-    for (int layer = 0; layer < count; ++layer) set.add(layer, caller);
-    return set;
-  }
-};
 
 /// Keeps the keys of smallest L2 norm.
 /// Ref: arXiv:2406.11430, §3.   State: 4 bytes per token and head (the norm, taken when the key

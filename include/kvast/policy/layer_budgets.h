@@ -80,6 +80,8 @@ inline LayerBudgets funnel(int layers, int mean, double first = 0.5,
 /// Another policy with a budget for each layer. Its own budget only serves to check its settings.
 template <class Inner>
 struct PerLayerBudget : Inner {
+  static_assert(!detail::Composite<Inner>,
+                "PerLayerBudget: wrap the parts of a policy made of others, not the whole");
   LayerBudgets budgets;
 
   Budget budget(Layer layer) const {
@@ -99,6 +101,8 @@ struct PerLayerBudget : Inner {
 /// Another policy under PyramidKV's schedule; its budget is the mean over layers.
 template <class Inner>
 struct Pyramid : Inner {
+  static_assert(!detail::Composite<Inner>,
+                "Pyramid: wrap the parts of a policy made of others, not the whole");
   double beta = 20.0;  ///< steepness; the authors' default
 
   Budget budget(Layer layer) const {

@@ -9,6 +9,8 @@ namespace kvast {
 /// Another policy that never drops the first and the newest tokens. They count into its budget.
 template <class Inner>
 struct Protect : Inner {
+  static_assert(!detail::Composite<Inner>,
+                "Protect: wrap the parts of a policy made of others, not the whole");
   int sinks = 4;   ///< first tokens of the sequence
   int newest = 0;  ///< newest tokens
   using State = typename Inner::State;
@@ -55,6 +57,8 @@ struct Protect : Inner {
 /// it decides every `Batch` tokens.
 template <class Inner, int Batch>
 struct Every : Inner {
+  static_assert(!detail::Composite<Inner>,
+                "Every: wrap the parts of a policy made of others, not the whole");
   static_assert(Batch >= 1, "Every: Batch must be at least 1");
   static constexpr When when = When::full(Batch);
 };

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sets of layers and of heads, small enough to travel into a kernel.
+#pragma once
+
+#include <cstdint>
+
+#include "kvast/core/error.h"
+#include "kvast/core/host_device.h"
+
+namespace kvast {
+
+/// A set of layers, 0 to 255.
+struct LayerSet {
+  std::uint64_t words[4] = {};
+
+  KVAST_HD constexpr bool contains(int layer) const {
+    return layer >= 0 && layer < 256 && ((words[layer / 64] >> (layer % 64)) & 1U) != 0;
+  }
+  /// Throws Error for a layer that the set cannot hold.
+  constexpr LayerSet& add(int layer, Caller caller = Caller::here()) {
+    if (layer < 0 || layer >= 256)
+      fail(caller, "LayerSet: layer is ", layer, ", must lie in [0, 256)");
+    words[layer / 64] |= std::uint64_t{1} << (layer % 64);
+    return *this;
+  }
+  /// The first `count` layers.
+  static constexpr LayerSet first(int count, Caller caller = Caller::here()) {
+    LayerSet set;
+    for (int layer = 0; layer < count; ++layer) set.add(layer, caller);
+    return set;
+  }
+};
+
+/// A set of kv heads, each of one layer: layers 0 to 127, heads 0 to 127 of each.
+struct HeadSet {
+  static constexpr int kMost = 128;
+  std::uint64_t words[kMost][2] = {};
+
+  KVAST_HD constexpr bool contains(int layer, int head) const {
+    return layer >= 0 && layer < kMost && head >= 0 && head < kMost &&
+           ((words[layer][head / 64] >> (head % 64)) & 1U) != 0;
+  }
+  /// Throws Error for a layer or a head that the set cannot hold.
+  constexpr HeadSet& add(int layer, int head, Caller caller = Caller::here()) {
+    if (layer < 0 || layer >= kMost || head < 0 || head >= kMost)
+      fail(caller, "HeadSet: layer and head are ", layer, " and ", head, ", must lie in [0, ",
+           kMost, ")");
+    words[layer][head / 64] |= std::uint64_t{1} << (head % 64);
+    return *this;
+  }
+};
+
+}  // namespace kvast

@@ -1,0 +1,9 @@
+// expect: PerHead: a policy whose heads keep one set
+// SPDX-License-Identifier: Apache-2.0
+#include "kvast/kvast.h"
+
+namespace kvast {
+
+PerHead<TOVA, Full> never;
+
+}  // namespace kvast
