@@ -24,6 +24,8 @@ struct Arguments {
   std::string text;
   std::string tasks;
   std::string question_seen = "no";
+  std::vector<std::string> policies{"full"};
+  int offset = 0;
   int threads = 2;
   NllOptions nll;
   DemoOptions demo;
@@ -38,19 +40,12 @@ void list() {
     print({{"kind", listed.kind}, {"name", listed.name}, {"keys", listed.keys}});
 }
 
-void nll(Model& model, const Arguments& arguments) {
-  const std::vector<int> tokens = model.tokenizer().encode(read_text(arguments.text));
-  (void)model.cache(arguments.nll.policy, arguments.nll.storage,
-                    arguments.nll.context);  // refuse a SPEC before the long run
-  std::fprintf(stderr, "full cache, %d + %d tokens\n", arguments.nll.context,
-               arguments.nll.continuation);
-  const Reference reference = run_reference(model, tokens, arguments.nll);
-  std::fprintf(stderr, "%s, %s\n", arguments.nll.policy.c_str(), arguments.nll.storage.c_str());
-  const NllResult result = run_nll(model, tokens, arguments.nll, reference);
-  print({{"policy", arguments.nll.policy},
-         {"storage", arguments.nll.storage},
-         {"context", arguments.nll.context},
-         {"chunk", arguments.nll.chunk},
+void print_nll(const Arguments& arguments, const NllOptions& options, const NllResult& result) {
+  print({{"policy", options.policy},
+         {"storage", options.storage},
+         {"offset", arguments.offset},
+         {"context", options.context},
+         {"chunk", options.chunk},
          {"threads", arguments.threads},
          {"nll", result.nll},
          {"kl", result.kl},
@@ -67,14 +62,31 @@ void nll(Model& model, const Arguments& arguments) {
          {"rules", result.report}});
 }
 
-void recall(Model& model, const Arguments& arguments) {
+void nll(Model& model, const Arguments& arguments) {
+  const std::vector<int> text = model.tokenizer().encode(read_text(arguments.text));
+  const auto skipped = std::min(static_cast<std::size_t>(arguments.offset), text.size());
+  const std::span<const int> tokens = std::span(text).subspan(skipped);
+  for (const std::string& policy : arguments.policies)  // refuse a SPEC before the long run
+    (void)model.cache(policy, arguments.nll.storage, arguments.nll.context);
+  std::fprintf(stderr, "full cache, %d + %d tokens\n", arguments.nll.context,
+               arguments.nll.continuation);
+  const Reference reference = run_reference(model, tokens, arguments.nll);
+  for (const std::string& policy : arguments.policies) {
+    std::fprintf(stderr, "%s, %s\n", policy.c_str(), arguments.nll.storage.c_str());
+    NllOptions options = arguments.nll;
+    options.policy = policy;
+    print_nll(arguments, options, run_nll(model, tokens, options, reference));
+  }
+}
+
+void recall(Model& model, const Arguments& arguments, const std::string& policy) {
   int hits = 0;
+  const bool seen = arguments.question_seen == "yes";
   const std::vector<RecallTask> tasks = read_tasks(arguments.tasks);
+  Recall asked(model, policy, arguments.nll.storage, seen, arguments.nll.chunk);
   for (std::size_t index = 0; index < tasks.size(); ++index) {
-    std::fprintf(stderr, "task %zu of %zu\n", index + 1, tasks.size());
-    const RecallResult result =
-        run_recall(model, tasks[index], arguments.nll.policy, arguments.nll.storage,
-                   arguments.question_seen == "yes", arguments.nll.chunk);
+    std::fprintf(stderr, "%s: task %zu of %zu\n", policy.c_str(), index + 1, tasks.size());
+    const RecallResult result = asked.run(tasks[index]);
     hits += result.hit ? 1 : 0;
     print({{"task", index},
            {"hit", result.hit},
@@ -85,9 +97,9 @@ void recall(Model& model, const Arguments& arguments) {
            {"bytes_end", result.bytes_end}});
     std::fflush(stdout);
   }
-  print({{"policy", arguments.nll.policy},
+  print({{"policy", policy},
          {"storage", arguments.nll.storage},
-         {"question_seen", arguments.question_seen == "yes"},
+         {"question_seen", seen},
          {"tasks", tasks.size()},
          {"hits", hits},
          {"recall", static_cast<double>(hits) / static_cast<double>(tasks.size())}});
@@ -105,7 +117,9 @@ int main(int argc, char** argv) {
     command->add_option("--threads", arguments.threads, "threads")->check(CLI::Range(1, 1024));
   };
   const auto cache_options = [&](CLI::App* command) {
-    command->add_option("--policy", arguments.nll.policy, "SPEC of the policy");
+    command->add_option("--policy", arguments.policies, "SPEC of the policy; may be repeated")
+        ->take_all()
+        ->expected(1);
     command->add_option("--storage", arguments.nll.storage, "SPEC of the storage");
     command
         ->add_option("--chunk", arguments.nll.chunk,
@@ -117,6 +131,8 @@ int main(int argc, char** argv) {
   common(nll_command);
   cache_options(nll_command);
   nll_command->add_option("--text", arguments.text, "text file")->required();
+  nll_command->add_option("--offset", arguments.offset, "tokens of the text to skip first")
+      ->check(CLI::Range(0, 1 << 30));
   nll_command->add_option("--context", arguments.nll.context, "tokens prefilled")
       ->check(CLI::Range(1, 1 << 20));
   nll_command->add_option("--continuation", arguments.nll.continuation, "tokens scored")
@@ -159,7 +175,9 @@ int main(int argc, char** argv) {
     }
     Model model(arguments.model, arguments.threads);
     if (nll_command->parsed()) nll(model, arguments);
-    if (recall_command->parsed()) recall(model, arguments);
+    if (recall_command->parsed()) {
+      for (const std::string& policy : arguments.policies) recall(model, arguments, policy);
+    }
     if (demo_command->parsed()) run_demo(model, arguments.demo);
   } catch (const SpecError& error) {
     std::fprintf(stderr, "kvast-eval: %s\n", error.what());

@@ -39,19 +39,29 @@ bool ask(Model& model, AnyCache& cache, const RecallTask& task, std::string& gen
   return generated.find(task.answer) != std::string::npos;
 }
 
-RecallResult run_recall(Model& model, const RecallTask& task, const std::string& policy,
-                        const std::string& storage, bool question_seen, int chunk) {
-  std::vector<int> context = model.tokenizer().encode(task.context);
-  const std::vector<int> question = model.tokenizer().encode(task.question);
-  RecallResult result;
-  if (question_seen) context.insert(context.end(), question.begin(), question.end());
-  result.prompt = static_cast<int>(context.size());
-  if (context.empty() || (!question_seen && question.empty()))
+RecallResult Recall::run(const RecallTask& task) {
+  std::vector<int> prompt = model_.tokenizer().encode(task.context);
+  const std::vector<int> question = model_.tokenizer().encode(task.question);
+  if (prompt.empty() || (!question_seen_ && question.empty()))
     throw UsageError("a task's context or question is empty");
-  const auto cache = model.cache(policy, storage, result.prompt);
-  feed_prompt(model, *cache, context, chunk);
-  if (!question_seen) feed_prompt(model, *cache, question);
-  result.generated = generate(model, *cache, kAnswerTokens);
+  if (question_seen_) prompt.insert(prompt.end(), question.begin(), question.end());
+  const auto asked = [&]() -> std::unique_ptr<AnyCache> {
+    if (question_seen_ || cache_ == nullptr || prompt != prompt_) {
+      auto fresh = model_.cache(policy_, storage_, static_cast<int>(prompt.size()));
+      feed_prompt(model_, *fresh, prompt, chunk_);
+      if (question_seen_) return fresh;
+      cache_ = std::move(fresh);
+      prompt_ = prompt;
+    }
+    auto fork = cache_->fork();
+    if (fork == nullptr) throw std::runtime_error("the pool is exhausted: no fork for a question");
+    feed_prompt(model_, *fork, question);
+    return fork;
+  };
+  const auto cache = asked();
+  RecallResult result;
+  result.prompt = static_cast<int>(prompt.size());
+  result.generated = generate(model_, *cache, kAnswerTokens);
   result.hit = result.generated.find(task.answer) != std::string::npos;
   result.kept_mean = cache->kept_mean();
   result.bytes_end = static_cast<double>(cache->bytes_in_use());

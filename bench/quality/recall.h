@@ -2,7 +2,9 @@
 // What a compressed cache still knows: questions whose answers stand in the context.
 #pragma once
 
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/quality/model.h"
@@ -23,9 +25,6 @@ std::vector<RecallTask> read_tasks(const std::string& file, const std::string& c
 /// `cache`.
 bool ask(Model& model, AnyCache& cache, const RecallTask& task, std::string& generated);
 
-/// One task from the start. `question_seen`: context and question are one prompt, so that the
-/// policy knows what is asked; otherwise it acts after the context and the question is a second
-/// prompt.
 struct RecallResult {
   bool hit = false;
   std::string generated;
@@ -33,7 +32,28 @@ struct RecallResult {
   double bytes_end = 0;
   int prompt = 0;
 };
-RecallResult run_recall(Model& model, const RecallTask& task, const std::string& policy,
-                        const std::string& storage, bool question_seen, int chunk);
+
+/// Tasks, one after the other, of one policy and storage. `question_seen`: context and question are
+/// one prompt, so that the policy knows what is asked; otherwise it acts after the context and the
+/// question is a second prompt, and tasks in a row with the same context read it once.
+class Recall {
+ public:
+  Recall(Model& model, std::string policy, std::string storage, bool question_seen, int chunk)
+      : model_(model),
+        policy_(std::move(policy)),
+        storage_(std::move(storage)),
+        question_seen_(question_seen),
+        chunk_(chunk) {}
+  /// UsageError where context or question is empty.
+  RecallResult run(const RecallTask& task);
+
+ private:
+  Model& model_;
+  std::string policy_, storage_;
+  bool question_seen_;
+  int chunk_;
+  std::vector<int> prompt_;  ///< what `cache_` holds
+  std::unique_ptr<AnyCache> cache_;
+};
 
 }  // namespace kvast::quality
