@@ -2,13 +2,16 @@
 // Every policy and storage behind one interface, so that a law is written and compiled once.
 #pragma once
 
+#include <cctype>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
 #include "kvast/core/pass_options.h"
 #include "kvast/core/pool.h"
 #include "kvast/core/shape.h"
+#include "tests/laws/scrambled.h"
 
 namespace kvast::test {
 
@@ -42,9 +45,13 @@ class AnyCache {
   /// One pass; the outputs of all layers, one after the other (empty under External). Throws where
   /// the pool is exhausted.
   virtual std::vector<float> run(int tokens, Phase phase) = 0;
+  /// One pass in which a policy that needs weights is shown made-up ones: coarse, so that many are
+  /// equal, and the same whatever slots the tokens lie in.
+  virtual void run_on_ties(int tokens, Phase phase) = 0;
   /// A pass that is dropped before its first commit, after `layers` appends and, if asked, attends.
   virtual void drop(int tokens, int layers, bool attends) = 0;
   virtual Kept kept() const = 0;
+  virtual std::vector<int> slots(int layer, int head) const = 0;
   virtual int tokens(int layer, int head) const = 0;
   virtual int length() const = 0;
   virtual std::size_t bytes() const = 0;
@@ -55,27 +62,41 @@ class AnyCache {
   virtual void clear() = 0;
 };
 
-inline constexpr Shape kLawShape{
-    .layers = 2, .query_heads = 4, .heads = 2, .head_dim = 16, .value_dim = 40};
-
 enum class LawStorage { f32, f16, kivi4, external };
 inline constexpr LawStorage kLawStorages[] = {LawStorage::f32, LawStorage::f16, LawStorage::kivi4,
                                               LawStorage::external};
 
-/// One cell of policy x storage.
+/// Query heads that share a kv head.
+inline constexpr int kLawGroups[] = {1, 3, 8};
+
+/// One cell of policy x storage x grouped query heads.
 struct Cell {
   Promise policy;
   LawStorage storage;
-  std::unique_ptr<AnyCache> (*maker)(LawStorage storage, BlockPool& pool, Executor executor);
+  std::unique_ptr<AnyCache> (*maker)(const Cell& cell, BlockPool& pool, Executor executor,
+                                     Scramble scramble);
+  int group = 1;
 
-  std::unique_ptr<AnyCache> make(BlockPool& pool, Executor executor) const {
-    return maker(storage, pool, executor);
+  Shape shape() const {
+    return {.layers = 2, .query_heads = 2 * group, .heads = 2, .head_dim = 16, .value_dim = 40};
+  }
+  std::unique_ptr<AnyCache> make(BlockPool& pool, Executor executor,
+                                 Scramble scramble = Scramble::none) const {
+    return maker(*this, pool, executor, scramble);
   }
   std::string name() const {
     static constexpr const char* kNames[] = {"Dense<float>", "Dense<half>", "Kivi<4>", "External"};
-    return policy.name + " x " + kNames[static_cast<int>(storage)];
+    return policy.name + " x " + kNames[static_cast<int>(storage)] + " x GQA " +
+           std::to_string(group);
+  }
+  /// The name as a test's: letters and digits only.
+  std::string identifier() const {
+    std::string letters = name();
+    std::erase_if(letters, [](unsigned char letter) { return std::isalnum(letter) == 0; });
+    return letters;
   }
 };
+inline void PrintTo(const Cell& cell, std::ostream* out) { *out << cell.name(); }
 
 // One translation unit each, so that they compile side by side.
 std::vector<Cell> recency_cells();

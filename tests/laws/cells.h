@@ -19,28 +19,24 @@ class CacheOf : public AnyCache {
   CacheOf(Cache cache, bool external) : cache_(std::move(cache)), external_(external) {}
 
   std::vector<float> run(int tokens, Phase phase) override {
-    auto pass = cache_.begin(options(tokens, phase));
-    if (!pass) throw std::runtime_error(pass.status().message());
-    std::vector<float> outputs;
-    for (int layer = 0; layer < cache_.layers(); ++layer) {
-      step(*pass, layer, tokens, true, outputs);
-      pass->commit(layer);
-    }
-    return outputs;
+    return run(tokens, phase, Sight::attention);
   }
+  void run_on_ties(int tokens, Phase phase) override { (void)run(tokens, phase, Sight::ties); }
   void drop(int tokens, int layers, bool attends) override {
     auto pass = cache_.begin(options(tokens, Phase::decode));
     std::vector<float> outputs;
-    for (int layer = 0; layer < layers; ++layer) step(*pass, layer, tokens, attends, outputs);
+    for (int layer = 0; layer < layers; ++layer)
+      step(*pass, layer, tokens, attends ? Sight::attention : Sight::none, outputs);
   }
   Kept kept() const override {
     Kept all(static_cast<std::size_t>(cache_.layers()));
     for (int layer = 0; layer < cache_.layers(); ++layer) {
-      for (int head = 0; head < kLawShape.heads; ++head)
+      for (int head = 0; head < cache_.shape(layer).heads; ++head)
         all[static_cast<std::size_t>(layer)].push_back(cache_.kept(layer, head));
     }
     return all;
   }
+  std::vector<int> slots(int layer, int head) const override { return cache_.slots(layer, head); }
   int tokens(int layer, int head) const override { return cache_.tokens(layer, head); }
   int length() const override { return cache_.length(); }
   std::size_t bytes() const override { return cache_.bytes_in_use(); }
@@ -48,11 +44,12 @@ class CacheOf : public AnyCache {
   std::vector<float> exported() override {
     std::vector<float> all;
     for (int layer = 0; !external_ && layer < cache_.layers(); ++layer) {
+      const Shape& shape = cache_.shape(layer);
       int most = 0;
-      for (int head = 0; head < kLawShape.heads; ++head)
+      for (int head = 0; head < shape.heads; ++head)
         most = std::max(most, cache_.tokens(layer, head));
-      const auto width = static_cast<std::size_t>(kLawShape.heads * kLawShape.head_dim);
-      const auto value_width = static_cast<std::size_t>(kLawShape.heads * kLawShape.values());
+      const auto width = static_cast<std::size_t>(shape.heads * shape.head_dim);
+      const auto value_width = static_cast<std::size_t>(shape.heads * shape.values());
       std::vector<float> keys(static_cast<std::size_t>(most) * width);
       std::vector<float> values(static_cast<std::size_t>(most) * value_width);
       cache_.export_dense(layer, keys.data(), values.data());
@@ -69,24 +66,37 @@ class CacheOf : public AnyCache {
   void clear() override { cache_.clear(); }
 
  private:
+  /// What a pass shows the policy.
+  enum class Sight { none, attention, ties };
+
   static PassOptions options(int tokens, Phase phase) {
     return {.tokens = tokens,
             .last_of_prompt = phase == Phase::prompt,
             .more_of_prompt = phase == Phase::chunk};
   }
-  void step(typename Cache::Pass& pass, int layer, int tokens, bool attends,
+  std::vector<float> run(int tokens, Phase phase, Sight sight) {
+    auto pass = cache_.begin(options(tokens, phase));
+    if (!pass) throw std::runtime_error(pass.status().message());
+    std::vector<float> outputs;
+    for (int layer = 0; layer < cache_.layers(); ++layer) {
+      step(*pass, layer, tokens, sight, outputs);
+      pass->commit(layer);
+    }
+    return outputs;
+  }
+  void step(typename Cache::Pass& pass, int layer, int tokens, Sight sight,
             std::vector<float>& outputs) {
     std::vector<int> positions(static_cast<std::size_t>(tokens));
     std::iota(positions.begin(), positions.end(), cache_.length());
-    const Shape& shape = kLawShape;
+    const Shape& shape = cache_.shape(layer);
     const auto keys = tensor(Kind::key, layer, positions, shape.heads, shape.head_dim);
     const auto values = tensor(Kind::value, layer, positions, shape.heads, shape.values());
-    const auto queries = tensor(Kind::query, layer, positions, shape.query_heads, shape.head_dim);
     pass.append(layer, std::span(keys), std::span(values));
-    if (!attends) return;
-    if (external_) {
-      if (Policy::needs.attention) show_weights(pass, layer, positions, queries);
-    } else {
+    if (sight == Sight::none) return;
+    const auto queries = tensor(Kind::query, layer, positions, shape.query_heads, shape.head_dim);
+    if (Policy::needs.attention && (external_ || sight == Sight::ties)) {
+      show_weights(pass, layer, positions, sight, queries);
+    } else if (!external_) {
       const std::size_t size =
           positions.size() * static_cast<std::size_t>(shape.query_heads * shape.values());
       const std::size_t before = outputs.size();
@@ -96,8 +106,8 @@ class CacheOf : public AnyCache {
   }
   /// What an engine's own kernel would do, over keys that it finds by position.
   void show_weights(typename Cache::Pass& pass, int layer, const std::vector<int>& positions,
-                    const std::vector<float>& queries) {
-    const Shape& shape = kLawShape;
+                    Sight sight, const std::vector<float>& queries) {
+    const Shape& shape = cache_.shape(layer);
     std::size_t width = 0;
     std::vector<std::vector<int>> slots;
     for (int head = 0; head < shape.heads; ++head) {
@@ -111,19 +121,13 @@ class CacheOf : public AnyCache {
       const std::vector<int>& at = slots[static_cast<std::size_t>(head)];
       for (std::size_t token = 0; token < positions.size(); ++token) {
         const std::size_t row = token * query_heads + static_cast<std::size_t>(query_head);
-        const float* query = queries.data() + row * static_cast<std::size_t>(shape.head_dim);
-        double sum = 0.0;
-        std::vector<double> powers(at.size(), 0.0);
-        for (std::size_t slot = 0; slot < at.size(); ++slot) {
-          if (at[slot] < 0 || at[slot] > positions[token]) continue;
-          const float* key = key_of(shape, layer, head, at[slot]);
-          double logit = 0.0;
-          for (int dim = 0; dim < shape.head_dim; ++dim)
-            logit += static_cast<double>(query[dim] * key[dim]);
-          sum += powers[slot] = std::exp(logit / std::sqrt(shape.head_dim));
+        float* to = weights.data() + row * width;
+        if (sight == Sight::ties) {
+          coarse_weights(query_head, positions[token], at, to);
+        } else {
+          softmax_weights(shape, layer, head, positions[token],
+                          queries.data() + row * static_cast<std::size_t>(shape.head_dim), at, to);
         }
-        for (std::size_t slot = 0; slot < at.size(); ++slot)
-          weights[row * width + slot] = static_cast<float>(powers[slot] / sum);
       }
     }
     pass.observe(layer, {weights.data(), static_cast<std::int64_t>(query_heads * width),
@@ -148,20 +152,24 @@ inline AnyStorage law_storage(LawStorage storage) {
 }
 
 template <class Case>
-std::unique_ptr<AnyCache> make_cell(LawStorage storage, BlockPool& pool, Executor executor) {
-  using Policy = decltype(Case::policy());
+std::unique_ptr<AnyCache> make_cell(const Cell& cell, BlockPool& pool, Executor executor,
+                                    Scramble scramble) {
+  const auto policy = scramble_policy(Case::policy(), scramble);
+  using Policy = std::remove_const_t<decltype(policy)>;
   return std::make_unique<CacheOf<Policy>>(
-      KVCache<Policy, AnyStorage>(kLawShape, Case::policy(), law_storage(storage), pool,
+      KVCache<Policy, AnyStorage>(cell.shape(), policy, law_storage(cell.storage), pool,
                                   {.executor = executor}),
-      storage == LawStorage::external);
+      cell.storage == LawStorage::external);
 }
 
-/// A translation unit's share: its policies with every storage.
+/// A translation unit's share: its policies with every storage and every group of query heads.
 template <class... Cases>
 std::vector<Cell> cells_of() {
   std::vector<Cell> cells;
-  for (const LawStorage storage : kLawStorages)
-    (cells.push_back({Cases::promise(), storage, make_cell<Cases>}), ...);
+  for (const LawStorage storage : kLawStorages) {
+    for (const int group : kLawGroups)
+      (cells.push_back({Cases::promise(), storage, make_cell<Cases>, group}), ...);
+  }
   return cells;
 }
 

@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "tests/laws/any_cache.h"
 #include "tests/support/random.h"
+#include "tests/support/refused.h"
 
 namespace kvast::test {
 
@@ -54,71 +56,114 @@ inline void expect_laws(const Cell& cell, const AnyCache& cache, bool ended_prom
   }
 }
 
+/// How often a history met the situations in which the laws must hold.
+struct Met {
+  int prompts = 0;
+  int later_prompts = 0;  ///< of a cache that had one before
+  int chunks = 0;         ///< prompts in chunks, or refusals of them
+  int decode_steps = 0;
+  int after_fork = 0;  ///< passes of a copy
+};
+
+/// A cache of a history, and what it went through.
+struct Line {
+  std::unique_ptr<AnyCache> cache;
+  bool prompted = false;
+  bool copied = false;
+};
+
+/// One pass of a line.
+inline std::vector<float> run_line(Line& line, int tokens, Phase phase, Met& met) {
+  met.after_fork += line.copied ? 1 : 0;
+  met.decode_steps += phase == Phase::decode ? 1 : 0;
+  if (phase == Phase::prompt) {
+    met.prompts += 1;
+    met.later_prompts += line.prompted ? 1 : 0;
+    line.prompted = true;
+  }
+  return line.cache->run(tokens, phase);
+}
+
 /// `operations` random operations on one cell. Forks come and go; the cache that goes on is either.
+/// It is long enough when it met every situation.
 inline void run_history(const Cell& cell, int operations, std::uint64_t seed) {
   SCOPED_TRACE(cell.name() + ", seed " + std::to_string(seed));
   Random random(seed);
   BlockPool pool;
+  Met met;
   {
-    auto cache = cell.make(pool, serial());
-    std::unique_ptr<AnyCache> other;
+    Line line{cell.make(pool, serial())};
+    Line other;
     for (int operation = 0; operation < operations; ++operation) {
       bool ended_prompt = false;
       std::vector<float> outputs;
       int dice = random.below(100);
       // they refuse a prompt that begins with passes that are none
-      if (cell.policy.whole_prompts && cache->length() == 0 && dice < 80) dice = 75;
+      if (cell.policy.whole_prompts && line.cache->length() == 0 && dice < 80) dice = 75;
       if (dice < 60) {
-        outputs = cache->run(1, Phase::decode);
+        outputs = run_line(line, 1, Phase::decode, met);
       } else if (dice < 70) {
-        outputs = cache->run(random.between(2, 6), Phase::decode);
+        outputs = run_line(line, random.between(2, 6), Phase::decode, met);
       } else if (dice < 76) {
-        outputs = cache->run(random.between(1, 90), Phase::prompt);
+        outputs = run_line(line, random.between(1, 90), Phase::prompt, met);
         ended_prompt = true;
       } else if (dice < 80 && cell.policy.whole_prompts) {
-        ASSERT_THROW((void)cache->run(1, Phase::chunk), Error);
+        const Kept kept = line.cache->kept();
+        expect_refused([&] { (void)line.cache->run(1, Phase::chunk); },
+                       {cell.policy.name + " needs the whole prompt in one pass"});
+        ASSERT_EQ(line.cache->kept(), kept);
+        ++met.chunks;
       } else if (dice < 80) {
-        (void)cache->run(random.between(1, 40), Phase::chunk);
+        (void)run_line(line, random.between(1, 40), Phase::chunk, met);
         // External cannot vote with queries of the chunk before
-        outputs = cache->run(random.between(8, 40), Phase::prompt);
+        outputs = run_line(line, random.between(8, 40), Phase::prompt, met);
         ended_prompt = true;
+        ++met.chunks;
       } else if (dice < 87) {
-        const std::size_t bytes = cache->bytes();
-        const Kept kept = cache->kept();
-        cache->drop(random.between(1, 70), random.between(0, kLawShape.layers), random.chance(0.5));
-        ASSERT_EQ(cache->bytes(), bytes) << "a dropped pass left bytes behind";
-        ASSERT_EQ(cache->kept(), kept);
+        const std::size_t bytes = line.cache->bytes();
+        const Kept kept = line.cache->kept();
+        line.cache->drop(random.between(1, 70), random.between(0, cell.shape().layers),
+                         random.chance(0.5));
+        ASSERT_EQ(line.cache->bytes(), bytes) << "a dropped pass left bytes behind";
+        ASSERT_EQ(line.cache->kept(), kept);
       } else if (dice < 92) {
-        other = cache->fork();
-        ASSERT_EQ(other->kept(), cache->kept());
-        ASSERT_EQ(other->bytes(), cache->bytes());
-        if (random.chance(0.5)) std::swap(cache, other);
+        other = {line.cache->fork(), line.prompted, true};
+        ASSERT_EQ(other.cache->kept(), line.cache->kept());
+        ASSERT_EQ(other.cache->bytes(), line.cache->bytes());
+        if (random.chance(0.5)) std::swap(line, other);
       } else if (dice < 96) {
-        other.reset();
+        other = {};
       } else if (dice < 98) {
-        for (const float number : cache->exported()) ASSERT_TRUE(std::isfinite(number));
+        for (const float number : line.cache->exported()) ASSERT_TRUE(std::isfinite(number));
       } else {
-        if (other != nullptr) std::swap(cache, other);
+        if (other.cache != nullptr) std::swap(line, other);
       }
-      if (cache->length() > 900 || (dice == 99 && random.chance(0.1))) {
-        cache->clear();
-        ASSERT_EQ(cache->bytes(), 0U);
-        ASSERT_EQ(cache->length(), 0);
+      if (line.cache->length() > 900 || (dice == 99 && random.chance(0.1))) {
+        line.cache->clear();
+        line.prompted = line.copied = false;
+        ASSERT_EQ(line.cache->bytes(), 0U);
+        ASSERT_EQ(line.cache->length(), 0);
       }
       for (const float number : outputs) ASSERT_TRUE(std::isfinite(number));
-      expect_laws(cell, *cache, ended_prompt);
+      expect_laws(cell, *line.cache, ended_prompt);
       if (testing::Test::HasFatalFailure()) return;
-      if (other == nullptr) {
-        ASSERT_EQ(cache->bytes(), pool.bytes_in_use()) << "after operation " << operation;
+      if (other.cache == nullptr) {
+        ASSERT_EQ(line.cache->bytes(), pool.bytes_in_use()) << "after operation " << operation;
       } else {
-        ASSERT_LE(pool.bytes_in_use(), cache->bytes() + other->bytes());
-        ASSERT_GE(pool.bytes_in_use(), std::max(cache->bytes(), other->bytes()));
+        ASSERT_LE(pool.bytes_in_use(), line.cache->bytes() + other.cache->bytes());
+        ASSERT_GE(pool.bytes_in_use(), std::max(line.cache->bytes(), other.cache->bytes()));
       }
     }
   }
   EXPECT_EQ(pool.bytes_in_use(), 0U) << "every block was given back";
   pool.trim();
   EXPECT_EQ(pool.bytes_held(), 0U);
+  for (const int times :
+       {met.prompts, met.later_prompts, met.chunks, met.decode_steps, met.after_fork})
+    EXPECT_GE(times, 5) << "too short: " << met.prompts << " prompts, " << met.later_prompts
+                        << " later ones, " << met.chunks << " in chunks or refused, "
+                        << met.decode_steps << " decode steps, " << met.after_fork
+                        << " passes after a fork";
 }
 
 }  // namespace kvast::test

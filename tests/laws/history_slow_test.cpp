@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// 10,000 random operations, for every policy with the storages at the two ends.
+// 10,000 random operations on every policy x storage x grouped query heads.
 #include "tests/laws/history.h"
 
 namespace kvast::test {
 namespace {
 
-TEST(LongHistory, DenseKeepsTheLaws) {
-  for (const Cell& cell : cells_with(LawStorage::f16)) run_history(cell, 10000, 21);
+class LongHistory : public testing::TestWithParam<Cell> {};
+
+TEST_P(LongHistory, KeepsTheLaws) {
+  run_history(GetParam(), 10000, 20 + static_cast<std::uint64_t>(GetParam().group));
 }
 
-TEST(LongHistory, CodedKeepsTheLaws) {
-  for (const Cell& cell : cells_with(LawStorage::kivi4)) run_history(cell, 10000, 22);
-}
+INSTANTIATE_TEST_SUITE_P(Laws, LongHistory, testing::ValuesIn(all_cells()),
+                         [](const auto& cell) { return cell.param.identifier(); });
 
 }  // namespace
 }  // namespace kvast::test

@@ -3,10 +3,12 @@
 // they are the same however tokens arrive.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include "kvast/core/shape.h"
+#include "tests/laws/scrambled.h"
 #include "tests/support/random.h"
 
 namespace kvast::test {
@@ -41,19 +43,53 @@ inline std::vector<float> tensor(Kind kind, int layer, const std::vector<int>& p
   return numbers;
 }
 
-/// A key of the model, made once: kernels outside of the cache read each of them many times.
-inline const float* key_of(const Shape& shape, int layer, int head, int position) {
+/// Keys of a head at positions 0 to `last`, shape.heads * shape.head_dim apart. Made once: kernels
+/// outside of the cache read each of them many times.
+inline const float* keys_until(const Shape& shape, int layer, int head, int last) {
   static std::vector<std::vector<float>> layers;  // [layer][position, head, dim]
   if (layers.size() <= static_cast<std::size_t>(layer))
     layers.resize(static_cast<std::size_t>(layer) + 1);
   std::vector<float>& keys = layers[static_cast<std::size_t>(layer)];
   const auto width = static_cast<std::size_t>(shape.heads * shape.head_dim);
-  while (keys.size() <= static_cast<std::size_t>(position) * width) {
+  while (keys.size() <= static_cast<std::size_t>(last) * width) {
     const std::vector<int> next{static_cast<int>(keys.size() / width)};
     const auto made = tensor(Kind::key, layer, next, shape.heads, shape.head_dim);
     keys.insert(keys.end(), made.begin(), made.end());
   }
-  return keys.data() + static_cast<std::size_t>(position) * width + head * shape.head_dim;
+  return keys.data() + head * shape.head_dim;
+}
+
+/// Attention of one query at `position` over the tokens that lie in `slots` (a head's positions, or
+/// -1): one weight per slot.
+inline void softmax_weights(const Shape& shape, int layer, int head, int position,
+                            const float* query, const std::vector<int>& slots, float* weights) {
+  const float* keys = keys_until(shape, layer, head, position);
+  const double scale = 1.0 / std::sqrt(shape.head_dim);
+  double sum = 0.0;
+  for (std::size_t slot = 0; slot < slots.size(); ++slot) {
+    if (slots[slot] < 0 || slots[slot] > position) continue;
+    const float* key = keys + slots[slot] * shape.heads * shape.head_dim;
+    double logit = 0.0;
+    for (int dim = 0; dim < shape.head_dim; ++dim)
+      logit += static_cast<double>(query[dim] * key[dim]);
+    weights[slot] = static_cast<float>(std::exp(logit * scale));
+    sum += static_cast<double>(weights[slot]);
+  }
+  for (std::size_t slot = 0; slot < slots.size(); ++slot)
+    weights[slot] = static_cast<float>(static_cast<double>(weights[slot]) / sum);
+}
+
+/// Weights of few values, so that ties are common and must be decided by position. Junk has none:
+/// which of it is there must not matter to policies that look at whole rows.
+inline void coarse_weights(int query_head, int position, const std::vector<int>& slots,
+                           float* weights) {
+  for (std::size_t slot = 0; slot < slots.size(); ++slot) {
+    if (slots[slot] < 0 || slots[slot] > position || junk_kind(slots[slot]) != 0) continue;
+    const std::uint64_t bits =
+        mix(static_cast<std::uint64_t>(position) * 1000003U +
+            static_cast<std::uint64_t>(slots[slot]) * 31U + static_cast<std::uint64_t>(query_head));
+    weights[slot] = static_cast<float>(bits % 8) / 256.0F;
+  }
 }
 
 }  // namespace kvast::test
