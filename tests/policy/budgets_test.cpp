@@ -198,6 +198,8 @@ TEST(AdaHeadsSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(AdaHeads<SnapKV>{{}, 1.5F}, {"AdaHeads.safeguard", "1.5"});
   expect_policy_refused(AdaHeads<SnapKV>{{.window = 0}}, {"SnapKV.window", "0"});
   expect_policy_refused(Pyramid<SnapKV>{{}, 0.5}, {"Pyramid.beta", "0.5"});
+  expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, {-1}}, {"Pyramid.kvpress.prompt", "-1"});
+  expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, {100, 1.5}}, {"Pyramid.kvpress.kept", "1.5"});
   expect_policy_refused(Pyramid<SnapKV>{{.tokens_kept = 32}}, {"Pyramid", "32", "always kept, 32"});
 }
 

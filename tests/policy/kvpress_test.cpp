@@ -131,6 +131,22 @@ TEST(Kvpress, PyramidKVPress) {
   });
 }
 
+// Its counts for each layer, which those kept sets were given.
+TEST(Kvpress, PyramidKVPressCounts) {
+  int differ = 0;
+  for (const GoldenCase& golden : recorded().cases("PyramidKV")) {
+    const int prompt = recorded().tensor(golden.keys).tokens;
+    const int window = golden.params.at("window_size");
+    const Pyramid<SnapKV> policy{{.tokens_kept = prompt, .window = window},
+                                 golden.params.at("beta"),
+                                 {prompt, 1.0 - golden.ratio_removed}};
+    const auto kept = static_cast<int>(golden.kept.at(0).size());
+    EXPECT_EQ(policy.budget({golden.layer, golden.layers}).tokens, kept) << golden.params;
+    differ += kept != static_cast<int>(std::nearbyint(prompt * (1.0 - golden.ratio_removed)));
+  }
+  EXPECT_GT(differ, 10) << "layers whose count is not the mean";
+}
+
 TEST(Kvpress, KeyDiffPress) {
   expect_all("KeyDiff", [](const GoldenCase&, int kept) { return KeyDiff{.tokens_kept = kept}; });
 }

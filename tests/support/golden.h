@@ -33,6 +33,8 @@ struct GoldenCase {
   std::string source{};
   double ratio_removed = 0.0;
   double rope_base = 0.0;
+  int layer = 0;
+  int layers = 1;
   std::string queries{};  ///< tensor of the last queries, or empty
   std::string keys{};
   std::string values{};
@@ -59,6 +61,8 @@ class GoldenFolder {
                        .source = one.value("source", std::string()),
                        .ratio_removed = one.at("ratio_removed"),
                        .rope_base = one.at("rope_base"),
+                       .layer = one.at("layer"),
+                       .layers = one.at("layers"),
                        .queries = name_of(one, "queries"),
                        .keys = name_of(one, "keys"),
                        .values = name_of(one, "values"),

@@ -70,6 +70,23 @@ inline LayerBudgets pyramid(int layers, int mean, int window, double beta = 20.0
   return past;
 }
 
+/// PyramidKV's schedule as kvpress 0.5.5 has it, for one layer: the window lies inside of the
+/// counts, each is rounded alone, and where the last layer would keep less than the window all
+/// layers keep the mean. `mean` need not be whole.
+inline int kvpress_pyramid(Layer layer, int prompt, double mean, int window, double beta) {
+  double least = mean / beta;
+  double most = 2.0 * mean - least;
+  const double past = static_cast<double>(prompt - window);
+  if (most >= past) {
+    most = past;
+    least = 2.0 * mean - most;
+  }
+  const bool slopes = prompt >= most && most >= least && least >= window && layer.layers > 1;
+  const double step = slopes ? (most - least) / (layer.layers - 1) : 0.0;
+  const double count = slopes ? most - layer.index * step : mean;
+  return std::max(1, static_cast<int>(std::nearbyint(count)));
+}
+
 /// Scissorhands' observation: importance persists less in later layers, so they have more.
 /// `first` is the first layer's part of the mean, in (0, 1].
 inline LayerBudgets funnel(int layers, int mean, double first = 0.5,
@@ -98,14 +115,23 @@ struct PerLayerBudget : Inner {
   }
 };
 
-/// Another policy under PyramidKV's schedule; its budget is the mean over layers.
+/// Another policy under PyramidKV's schedule; its budget is the mean over layers. With `kvpress` it
+/// has kvpress' counts instead, which need the prompt's length and do not add up exactly.
 template <class Inner>
 struct Pyramid : Inner {
   static_assert(!detail::Composite<Inner>,
                 "Pyramid: wrap the parts of a policy made of others, not the whole");
   double beta = 20.0;  ///< steepness; the authors' default
+  struct Kvpress {
+    int prompt = 0;     ///< tokens of the prompt; 0: the paper's schedule
+    double kept = 1.0;  ///< part of them that is kept, in (0, 1]
+  };
+  Kvpress kvpress{};
 
   Budget budget(Layer layer) const {
+    if (kvpress.prompt > 0)
+      return tokens(
+          kvpress_pyramid(layer, kvpress.prompt, kvpress.prompt * kvpress.kept, pinned(), beta));
     const int mean = Inner::budget(layer).tokens;
     return tokens(
         pyramid(layer.layers, mean, pinned(), beta).tokens[static_cast<std::size_t>(layer.index)]);
@@ -113,6 +139,10 @@ struct Pyramid : Inner {
   void validate(Caller caller) const {
     if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);
     require(beta >= 1.0, caller, "Pyramid.beta is ", beta, ", must be at least 1");
+    require(kvpress.prompt >= 0 && kvpress.prompt <= (1 << 29), caller,
+            "Pyramid.kvpress.prompt is ", kvpress.prompt, ", must lie in [0, 2^29]");
+    require(kvpress.kept > 0.0 && kvpress.kept <= 1.0, caller, "Pyramid.kvpress.kept is ",
+            kvpress.kept, ", must lie in (0, 1]");
     const int mean = Inner::budget(Layer{}).tokens;
     require(mean > pinned(), caller, "Pyramid: the budget is ", mean,
             ", must exceed the tokens that are always kept, ", pinned());
