@@ -3,8 +3,6 @@
 // were given.
 #include <benchmark/benchmark.h>
 
-#include <chrono>
-
 #include "bench/ops/filled_cache.h"
 #include "bench/ops/stream.h"
 
@@ -39,21 +37,17 @@ void append(benchmark::State& state) {
     state.SkipWithError("wrong result");
     return;
   }
-  double bytes = 0;
-  double seconds = 0;
+  const double written = 4.0 * sizes.heads * sizes.head_dim * sizes.tokens * sizes.layers;
+  Meter meter(state);
   for (auto _ : state) {
     filled.cache().clear();
     auto pass = filled.cache().begin({.tokens = sizes.tokens});
-    const auto start = std::chrono::steady_clock::now();
-    for (int layer = 0; layer < sizes.layers; ++layer)
-      pass->append(layer, filled.keys().data(), filled.values().data());
-    const double step =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    state.SetIterationTime(step);
-    seconds += step;
-    bytes += 4.0 * sizes.heads * sizes.head_dim * sizes.tokens * sizes.layers;
+    meter.time(written, [&] {
+      for (int layer = 0; layer < sizes.layers; ++layer)
+        pass->append(layer, filled.keys().data(), filled.values().data());
+    });
   }
-  report_bytes(state, bytes, seconds);  // written, at f16
+  meter.report();
 }
 
 BENCHMARK(append)

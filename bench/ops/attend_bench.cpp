@@ -28,20 +28,13 @@ void attend(benchmark::State& state, Policy policy, Storage storage, double bits
     return;
   }
   filled.set_payload_per_token(2 * sizes.head_dim * bits / 8);
-  const double roof_before = streaming_bandwidth();
-  double bytes = 0;
-  double seconds = 0;
+  Meter meter(state);
   for (auto _ : state) {
     const double step = filled.step().attend;
-    bytes += filled.bytes_read();
-    seconds += step;
-    state.SetIterationTime(step);
+    meter.add(step, filled.bytes_read());
   }
-  const double roof = (roof_before + streaming_bandwidth()) / 2;
-  state.SetBytesProcessed(static_cast<std::int64_t>(bytes));
+  meter.report();
   state.counters["layers"] = sizes.layers;
-  state.counters["stream_GB/s"] = roof / 1e9;
-  state.counters["of_stream"] = bytes / seconds / roof;
   state.counters["error"] = error;
 }
 

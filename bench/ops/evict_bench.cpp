@@ -4,7 +4,6 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "bench/ops/one_head.h"
 #include "bench/ops/stream.h"
@@ -49,24 +48,18 @@ void evict(benchmark::State& state) {
     state.SkipWithError("wrong result");
     return;
   }
-  double seconds = 0;
-  double steps = 0;
-  for (auto _ : state) {
-    one.refill();
-    const auto start = std::chrono::steady_clock::now();
-    evict_tokens(one.plan(), one.head(), victims, one.account(), scratch, nullptr);
-    const double step =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    state.SetIterationTime(step);
-    seconds += step;
-    ++steps;
-  }
   state.counters["victims"] = static_cast<double>(victims.size());
-  // payload of the tokens that fill holes, read and written
-  double moved = 0;
+  double moved = 0;  // tokens that fill holes: their payload is read and written
   const int stay = tokens - static_cast<int>(victims.size());
   for (const int victim : victims) moved += victim < stay ? 1 : 0;
-  report_bytes(state, steps * moved * 2 * 2 * 2 * OneHead::kDim, seconds);
+  Meter meter(state);
+  for (auto _ : state) {
+    one.refill();
+    meter.time(moved * 2 * 2 * 2 * OneHead::kDim, [&] {
+      evict_tokens(one.plan(), one.head(), victims, one.account(), scratch, nullptr);
+    });
+  }
+  meter.report();
 }
 
 BENCHMARK(evict)

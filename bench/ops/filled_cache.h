@@ -2,13 +2,12 @@
 // A cache filled with random tokens, and the check that it attends rightly before anybody times it.
 #pragma once
 
-#include <chrono>
 #include <cmath>
 #include <random>
 #include <span>
 #include <vector>
 
-#include "kvast/host/openmp.h"
+#include "bench/ops/stream.h"
 #include "kvast/kvast.h"
 #include "tests/support/reference.h"
 
@@ -72,20 +71,12 @@ class FilledCache {
     double commit = 0;
   };
   StepTime step() {
-    using Clock = std::chrono::steady_clock;
-    const auto seconds = [](Clock::time_point from, Clock::time_point to) {
-      return std::chrono::duration<double>(to - from).count();
-    };
     StepTime time;
     auto pass = cache_.begin({});
     for (int layer = 0; layer < sizes_.layers; ++layer) {
       pass->append(layer, keys_.data(), values_.data());
-      const auto start = Clock::now();
-      pass->attend(layer, queries_.data(), outputs_.data());
-      const auto attended = Clock::now();
-      pass->commit(layer);
-      time.attend += seconds(start, attended);
-      time.commit += seconds(attended, Clock::now());
+      time.attend += seconds_of([&] { pass->attend(layer, queries_.data(), outputs_.data()); });
+      time.commit += seconds_of([&] { pass->commit(layer); });
     }
     return time;
   }

@@ -4,7 +4,6 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "bench/ops/one_head.h"
 #include "bench/ops/stream.h"
@@ -47,22 +46,14 @@ void rank_select(benchmark::State& state) {
     state.SkipWithError("wrong result");
     return;
   }
-  double seconds = 0;
-  double steps = 0;
+  const double read = tokens * static_cast<double>(sizeof(int) + sizeof(H2O::State));
+  Meter meter(state);
   for (auto _ : state) {
-    const auto start = std::chrono::steady_clock::now();
-    step();
-    const double time =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    state.SetIterationTime(time);
+    meter.time(read, step);
     benchmark::DoNotOptimize(work.victims.data());
-    seconds += time;
-    ++steps;
   }
-  state.counters["tokens/s"] = steps * tokens / seconds;
-  // positions and states, read
-  report_bytes(state, steps * tokens * static_cast<double>(sizeof(int) + sizeof(H2O::State)),
-               seconds);
+  state.counters["tokens/s"] = static_cast<double>(state.iterations()) * tokens / meter.seconds();
+  meter.report();
 }
 
 BENCHMARK(rank_select)

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "bench/ops/filled_cache.h"
+#include "bench/ops/stream.h"
 
 namespace {
 
@@ -16,13 +17,6 @@ using namespace kvast::bench;
 
 constexpr double kTolerance = 1e-4;
 constexpr int kNever = 1 << 28;
-
-double median(std::vector<double> numbers) {
-  std::nth_element(numbers.begin(),
-                   numbers.begin() + static_cast<std::ptrdiff_t>(numbers.size() / 2),
-                   numbers.end());
-  return numbers[numbers.size() / 2];
-}
 
 template <class Storage>
 void weights(benchmark::State& state, Storage storage) {
