@@ -11,22 +11,28 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 STORY = ROOT / "examples" / "decoder" / "data" / "story.txt"
+QUESTIONS = STORY.with_name("questions.jsonl")
 PEERS = ROOT / "tests" / "golden" / "kvpress" / "quality.json"
 # name -> (SPEC for a kept part, kvpress' name of the same or None)
 POLICIES = {
-    "random": ("random:budget={kept},when=prompt", "random"),
+    "random": ("random:budget={kept},when=prompt", None),  # the peer drew other lots
     "streaming": ("streaming:budget={kept},when=prompt", "streaming"),
     "l2norm, all layers": ("l2norm:budget={kept},when=prompt,skip=none", "l2norm"),
     "l2norm, first two whole": ("l2norm:budget={kept},when=prompt", None),
     "h2o": ("h2o:budget={kept},when=prompt", None),
     "h2o by lifetime": ("h2o:budget={kept},recent=0,lifetime=yes,when=prompt", "observed"),
     "scissorhands": ("scissorhands:budget={kept},when=prompt", None),
-    "corm with a cap": ("corm:cap={kept},when=prompt", None),
+    "corm with a cap": ("corm:cap={kept},recent=32,when=prompt", None),
     "keyformer": ("keyformer:budget={kept},when=prompt", None),
     "roco": ("roco:budget={kept},when=prompt", None),
+    "cascading": ("cascading:sinks=4,rings=4,ring={quarter},when=prompt", None),
     "tova": ("tova:budget={kept},when=prompt", "tova"),
     "snapkv": ("snapkv:budget={kept}", "snapkv"),
-    "pyramidkv": ("pyramidkv:budget={kept}", "pyramidkv"),
+    "pyramidkv": ("pyramidkv:budget={kept}", None),
+    "pyramidkv, kvpress' schedule": (
+        "pyramidkv:budget={kept},schedule=kvpress",
+        "pyramidkv",
+    ),
     "adakv": ("adakv:budget={kept}", None),
     "adakv, floor": ("adakv:budget={kept},share=floor", "adakv"),
     "keydiff": ("keydiff:budget={kept}", "keydiff"),
@@ -46,6 +52,23 @@ def evaluate(program, command, model, specs, arguments):
     return [json.loads(text) for text in answer.splitlines()]
 
 
+def print_table(rows):
+    """A line per policy; at each budget nll, kvpress' nll, KL and answers."""
+    by_policy = {}
+    for row in rows:
+        by_policy.setdefault(row["policy"], []).append(row)
+    heads = [f"{kept:g} kept: nll, kvpress, KL, answers" for kept in KEPT]
+    print("| policy | " + " | ".join(heads) + " |")
+    print("|---|" + "---|" * len(KEPT))
+    for policy, line in by_policy.items():
+        cells = []
+        for row in line:
+            peer = f"{row['peer_nll']:.3f}" if row["peer_nll"] else "-"
+            own = "" if row["kept"] else f"{row['kept_mean']:.0f} tokens at the end: "
+            cells.append(f"{own}{row['nll']:.3f}, {peer}, {row['kl']:.3f}, {row['hits']}")
+        print(f"| {policy} | " + " | ".join(cells + [""] * (len(KEPT) - len(cells))) + " |")
+
+
 def main():
     program, model, out = sys.argv[1:4]
     peers = json.loads(PEERS.read_text())
@@ -54,7 +77,7 @@ def main():
         theirs.setdefault((row["press"], row["kept"]), []).append(row["nll"])
     offsets = sorted({row["offset"] for row in peers["rows"]})
     cases = [
-        (name, kept, spec.format(kept=kept), peer)
+        (name, kept, spec.format(kept=kept, quarter=kept / 4), peer)
         for name, (spec, peer) in POLICIES.items()
         for kept in KEPT
     ] + [(name, None, spec, None) for name, spec in WITHOUT_BUDGET.items()]
@@ -67,8 +90,8 @@ def main():
         for line in evaluate(program, "nll", model, specs, [*text, "--offset", str(offset)]):
             runs[line["policy"]].append(line)
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as tasks:
-        needles = ROOT / "bench" / "quality" / "needles.py"
-        subprocess.run([sys.executable, needles, STORY], stdout=tasks, check=True)
+        make = [sys.executable, ROOT / "bench" / "quality" / "story_tasks.py", STORY, QUESTIONS]
+        subprocess.run(make, stdout=tasks, check=True)
         lines = evaluate(program, "recall", model, specs, ["--tasks", tasks.name])
     recall = {line["policy"]: line for line in lines if "recall" in line}
 
@@ -81,19 +104,11 @@ def main():
 
     rows = [{"policy": "full", "kept": 1.0, "spec": "full"} | summary("full")]
     rows[0]["peer_nll"] = statistics.mean(theirs["full", 1.0])
-    print("| policy | kept | nll | kvpress | KL | same top-1 | needles |")
-    print("|---|---|---|---|---|---|---|")
     for name, kept, spec, peer in cases:
         row = {"policy": name, "kept": kept, "spec": spec} | summary(spec)
         row["peer_nll"] = round(statistics.mean(theirs[peer, kept]), 4) if peer else None
         rows.append(row)
-    for row in rows:
-        peer = f"{row['peer_nll']:.3f}" if row["peer_nll"] else ""
-        kept = f"{row['kept']}" if row["kept"] else f"{row['kept_mean'] / peers['context']:.2f}"
-        print(
-            f"| {row['policy']} | {kept} | {row['nll']:.3f} | {peer} | {row['kl']:.3f} "
-            f"| {row['top1_agree']:.2f} | {row['hits']}/{row['tasks']} |"
-        )
+    print_table(rows)
     Path(out).write_text(
         json.dumps({"text": STORY.name, "offsets": offsets, "peers": peers["source"], "rows": rows},
                    indent=1)

@@ -17,7 +17,7 @@ from transformers import DynamicCache  # noqa: E402
 
 STORY = HERE.parents[2] / "examples" / "decoder" / "data" / "story.txt"
 CONTEXT, SCORED = 1024, 128
-OFFSETS = (0, 3000)
+OFFSETS = (0,)
 KEPT = (0.5, 0.25, 0.1)
 SNAP = {"window_size": 32, "kernel_size": 5}
 PRESSES = {
