@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A cache filled with random tokens, and the check that it attends rightly before anybody times it.
+// A cache filled with random tokens and random policy states, and the check that it attends rightly
+// before anybody times it.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
 #include <random>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "bench/ops/stream.h"
@@ -17,7 +19,7 @@ struct Sizes {
   int query_heads = 9;
   int heads = 3;
   int head_dim = 64;
-  int tokens = 4096;
+  int tokens = 4096;  ///< of the prompt
   int layers = 1;
 };
 
@@ -36,59 +38,80 @@ inline std::vector<float> random_numbers(std::size_t count, unsigned seed) {
   return numbers;
 }
 
+/// The policy, but only the newest queries of a prompt are shown to it: all of a long one's
+/// attention would take minutes. What a decode step does stays the same.
+template <class Policy>
+struct NewestQueries : Policy {
+  int window_rows() const { return 64; }
+};
+
 template <class Policy, class Storage>
 class FilledCache {
+  static constexpr bool kSeesAll = Policy::needs.attention && !requires(const Policy& policy) {
+    policy.window_rows();
+  };
+  static constexpr int kQueries = 64;  ///< different ones
+
  public:
+  using Shown = std::conditional_t<kSeesAll, NewestQueries<Policy>, Policy>;
+
   FilledCache(const Sizes& sizes, Policy policy, Storage storage)
       : sizes_(sizes),
         cache_(Shape{.layers = sizes.layers,
                      .query_heads = sizes.query_heads,
                      .heads = sizes.heads,
                      .head_dim = sizes.head_dim},
-               policy, storage, pool_, options()) {
+               Shown{policy}, storage, pool_, options(sizes)) {
     keys_ = random_numbers(row() * static_cast<std::size_t>(sizes.tokens), 1);
     values_ = random_numbers(keys_.size(), 2);
-    queries_ = random_numbers(static_cast<std::size_t>(sizes.query_heads * sizes.head_dim), 3);
+    queries_ = random_numbers(query_row() * kQueries, 3);
     outputs_.resize(queries_.size());
-    auto pass = cache_.begin({.tokens = sizes.tokens, .last_of_prompt = true});
-    const std::vector<float> weights(static_cast<std::size_t>(2 * sizes.tokens + sizes.query_heads),
-                                     0.0F);
-    for (int layer = 0; layer < sizes.layers; ++layer) {
-      pass->append(layer, keys_.data(), values_.data());
-      // states start empty: filling the cache by attention would take minutes
-      if constexpr (Policy::needs.attention) pass->observe(layer, Weights{weights.data(), 1, 1});
-      pass->commit(layer);
+    if constexpr (Policy::needs.query_moments) {
+      // only attend sees queries, so most of the tokens arrive between two short turns
+      arrive({.tokens = 1, .last_of_prompt = true}, true);
+      arrive({.tokens = sizes.tokens - 1 - kQueries}, false);
+      arrive({.tokens = kQueries, .last_of_prompt = true}, true);
+    } else {
+      arrive({.tokens = sizes.tokens, .last_of_prompt = true}, false);
     }
   }
 
-  KVCache<Policy, Storage>& cache() { return cache_; }
+  KVCache<Shown, Storage>& cache() { return cache_; }
   const std::vector<float>& keys() const { return keys_; }
   const std::vector<float>& values() const { return values_; }
+  /// Seconds that the commit of one layer took at the prompt's end.
+  double prompt_commit() const { return median(commits_); }
 
   /// Seconds that one decode step spent in a verb, summed over layers.
   struct StepTime {
     double attend = 0;
     double commit = 0;
   };
-  StepTime step() {
+  /// Without commits the pass is dropped, and the cache stays as it is.
+  StepTime step(bool commits = true) {
     StepTime time;
+    const std::size_t token = static_cast<std::size_t>(steps_ % sizes_.tokens) * row();
+    const float* queries = queries_.data() + query_row() * (steps_ % kQueries);
+    ++steps_;
     auto pass = cache_.begin({});
     for (int layer = 0; layer < sizes_.layers; ++layer) {
-      pass->append(layer, keys_.data(), values_.data());
-      time.attend += seconds_of([&] { pass->attend(layer, queries_.data(), outputs_.data()); });
-      time.commit += seconds_of([&] { pass->commit(layer); });
+      pass->append(layer, keys_.data() + token, values_.data() + token);
+      time.attend += seconds_of([&] { pass->attend(layer, queries, outputs_.data()); });
+      if (commits) time.commit += seconds_of([&] { pass->commit(layer); });
     }
     return time;
   }
 
-  /// Payload that attention of one step reads, over all layers.
-  double bytes_read() const {
-    double blocks = 0;
+  /// Tokens kept in all heads of all layers.
+  double tokens() const {
+    double count = 0;
     for (int layer = 0; layer < cache_.layers(); ++layer) {
-      for (int head = 0; head < sizes_.heads; ++head) blocks += cache_.tokens(layer, head);
+      for (int head = 0; head < sizes_.heads; ++head) count += cache_.tokens(layer, head);
     }
-    return blocks * payload_per_token_;
+    return count;
   }
+  /// Payload that attention of one step reads, over all layers.
+  double bytes_read() const { return tokens() * payload_per_token_; }
   void set_payload_per_token(double bytes) { payload_per_token_ = bytes; }
 
   /// Relative L2 error of one decode step of layer 0 against attention in double over what the
@@ -98,40 +121,70 @@ class FilledCache {
     auto pass = cache_.begin({});
     pass->append(0, keys_.data(), values_.data());
     pass->attend(0, queries_.data(), outputs_.data());
-    const int tokens = cache_.tokens(0, 0);
-    std::vector<float> keys(row() * static_cast<std::size_t>(tokens));
+    int most = 0;
+    for (int head = 0; head < sizes_.heads; ++head) most = std::max(most, cache_.tokens(0, head));
+    std::vector<float> keys(row() * static_cast<std::size_t>(most));
     std::vector<float> values(keys.size());
     cache_.export_dense(0, keys.data(), values.data());
-    std::vector<int> positions;
-    for (int position = 0; position < tokens; ++position) positions.push_back(position);
     test::ReferenceLayer reference(sizes_.query_heads, sizes_.heads, sizes_.head_dim,
                                    sizes_.head_dim);
-    reference.append(positions, keys.data(), values.data());
-    double wrong = 0;
-    double all = 0;
-    for (int head = 0; head < sizes_.query_heads; ++head) {
-      const std::size_t first = static_cast<std::size_t>(head) * dim;
-      const auto sight = reference.attend(head, tokens, queries_.data() + first);
-      for (std::size_t at = 0; at < dim; ++at) {
-        wrong += std::pow(static_cast<double>(outputs_[first + at]) - sight.output[at], 2);
-        all += sight.output[at] * sight.output[at];
+    for (int head = 0; head < sizes_.heads; ++head) {
+      std::size_t at = static_cast<std::size_t>(head) * dim;
+      for (const int position : cache_.kept(0, head)) {
+        const float* key = keys.data() + at;
+        const float* value = values.data() + at;
+        reference.kept(head).push_back({position, {key, key + dim}, {value, value + dim}});
+        at += row();
       }
     }
-    return std::sqrt(wrong / all);
+    std::vector<double> wanted;
+    for (int head = 0; head < sizes_.query_heads; ++head) {
+      const float* query = queries_.data() + static_cast<std::size_t>(head) * dim;
+      const auto sight = reference.attend(head, cache_.length(), query);
+      wanted.insert(wanted.end(), sight.output.begin(), sight.output.end());
+    }
+    return test::relative_error(outputs_.data(), wanted);
   }
 
  private:
-  static CacheOptions options() {
+  static CacheOptions options(const Sizes& sizes) {
     CacheOptions options;
-    options.executor = openmp(2);
+    options.executor = openmp(kThreads);
+    if (Policy::needs.query_moments)
+      options.rope = Rope::plain(sizes.head_dim, 1e4, Pairing::halves);
     return options;
   }
   std::size_t row() const { return static_cast<std::size_t>(sizes_.heads * sizes_.head_dim); }
+  std::size_t query_row() const {
+    return static_cast<std::size_t>(sizes_.query_heads * sizes_.head_dim);
+  }
+
+  /// A pass of the prompt, committed. A policy that is not shown attention by attend is shown
+  /// weights around a uniform share, which differ for every token.
+  void arrive(const PassOptions& options, bool attends) {
+    std::vector<float> weights =
+        random_numbers(static_cast<std::size_t>(2 * options.tokens + sizes_.query_heads), 4);
+    for (float& weight : weights) weight *= weight / static_cast<float>(options.tokens);
+    const std::size_t first = static_cast<std::size_t>(cache_.length()) * row();
+    auto pass = cache_.begin(options);
+    commits_.clear();
+    for (int layer = 0; layer < sizes_.layers; ++layer) {
+      pass->append(layer, keys_.data() + first, values_.data() + first);
+      if (attends) {
+        pass->attend(layer, queries_.data(), outputs_.data());
+      } else if constexpr (Policy::needs.attention) {
+        pass->observe(layer, Weights{weights.data(), 1, 1});
+      }
+      commits_.push_back(seconds_of([&] { pass->commit(layer); }));
+    }
+  }
 
   Sizes sizes_;
   BlockPool pool_;
-  KVCache<Policy, Storage> cache_;
+  KVCache<Shown, Storage> cache_;
   std::vector<float> keys_, values_, queries_, outputs_;
+  std::vector<double> commits_;
+  int steps_ = 0;
   double payload_per_token_ = 0;
 };
 

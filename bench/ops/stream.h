@@ -33,30 +33,34 @@ inline double median(std::vector<double> numbers) {
   return numbers.size() % 2 != 0 ? numbers[half] : (numbers[half - 1] + numbers[half]) / 2;
 }
 
-/// Bytes per second of `kThreads` threads that sum a buffer of 512 MiB, median of seven. The shared
-/// machines that this runs on change speed within seconds: measure close to what is compared.
-inline double streaming_bandwidth() {
+/// `kThreads` threads sum a buffer of 512 MiB. Bytes per second; afterwards no processor's cache
+/// holds anything else.
+inline double stream() {
   static const std::vector<float> buffer(std::size_t{1} << 27, 1.0F);
   constexpr std::size_t kChunk = std::size_t{1} << 16;
   const int chunks = static_cast<int>(buffer.size() / kChunk);
-  std::vector<double> rates;
   std::vector<float> sums(static_cast<std::size_t>(chunks));
-  for (int repeat = 0; repeat < 7; ++repeat) {
-    const double seconds = seconds_of([&] {
-      openmp(kThreads).parallel_for(chunks, [&](int chunk) {
-        float lanes[64] = {};
-        const float* from = buffer.data() + static_cast<std::size_t>(chunk) * kChunk;
-        for (std::size_t at = 0; at < kChunk; at += 64) {
-          for (std::size_t lane = 0; lane < 64; ++lane) lanes[lane] += from[at + lane];
-        }
-        float sum = 0;
-        for (const float lane : lanes) sum += lane;
-        sums[static_cast<std::size_t>(chunk)] = sum;
-      });
+  const double seconds = seconds_of([&] {
+    openmp(kThreads).parallel_for(chunks, [&](int chunk) {
+      float lanes[64] = {};
+      const float* from = buffer.data() + static_cast<std::size_t>(chunk) * kChunk;
+      for (std::size_t at = 0; at < kChunk; at += 64) {
+        for (std::size_t lane = 0; lane < 64; ++lane) lanes[lane] += from[at + lane];
+      }
+      float sum = 0;
+      for (const float lane : lanes) sum += lane;
+      sums[static_cast<std::size_t>(chunk)] = sum;
     });
-    if (sums.back() != static_cast<float>(kChunk)) std::printf("streaming_bandwidth: wrong sum\n");
-    rates.push_back(static_cast<double>(buffer.size() * sizeof(float)) / seconds);
-  }
+  });
+  if (sums.back() != static_cast<float>(kChunk)) std::printf("stream: wrong sum\n");
+  return static_cast<double>(buffer.size() * sizeof(float)) / seconds;
+}
+
+/// Median of seven. The shared machines that this runs on change speed within seconds: measure
+/// close to what is compared.
+inline double streaming_bandwidth() {
+  std::vector<double> rates;
+  for (int repeat = 0; repeat < 7; ++repeat) rates.push_back(stream());
   return median(rates);
 }
 
