@@ -26,9 +26,10 @@ struct RankWork {
   std::vector<float> ranks;  ///< [32 * blocks], of dead slots undefined
   std::vector<Place> order;  ///< live slots in order of position, where somebody needs it
   std::vector<Candidate> candidates;
-  std::vector<int> victims;  ///< slots to evict, ascending
-  int target = -1;           ///< tokens to come down to; negative: whatever the ranks say
-  int room = -1;             ///< tokens that may stay besides pinned ones; negative: see target
+  std::vector<std::int32_t> least;  ///< [blocks] lowest rank_key of the tokens that may stay or go
+  std::vector<int> victims;         ///< slots to evict, ascending
+  int target = -1;                  ///< tokens to come down to; negative: whatever the ranks say
+  int room = -1;  ///< tokens that may stay besides pinned ones; negative: see target
   // whole-head policies
   std::vector<Token> tokens;
   std::vector<std::byte> states;
