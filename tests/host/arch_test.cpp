@@ -48,7 +48,8 @@ Outcome run(Policy policy, Storage storage) {
   return outcome;
 }
 
-[[maybe_unused]] void expect_alike(const Outcome& one, const Outcome& two) {
+/// `coded`: rows that meet codes are rounded to 16 bits, here and there to the other neighbour.
+[[maybe_unused]] void expect_alike(const Outcome& one, const Outcome& two, bool coded) {
   EXPECT_EQ(one.kept, two.kept);
   EXPECT_EQ(one.keys, two.keys) << "the same codes";
   EXPECT_EQ(one.values, two.values);
@@ -56,21 +57,21 @@ Outcome run(Policy policy, Storage storage) {
   double apart = 0.0;
   double norm = 0.0;
   for (std::size_t at = 0; at < one.outputs.size(); ++at) {
-    ASSERT_NEAR(one.outputs[at], two.outputs[at], 1e-5);
+    ASSERT_NEAR(one.outputs[at], two.outputs[at], coded ? 2e-4 : 1e-5);
     apart += std::pow(static_cast<double>(one.outputs[at] - two.outputs[at]), 2);
     norm += std::pow(static_cast<double>(one.outputs[at]), 2);
   }
-  EXPECT_LE(std::sqrt(apart / norm), 3e-6);
+  EXPECT_LE(std::sqrt(apart / norm), coded ? 4e-4 : 3e-6);
 }
 
 template <class Policy, class Storage>
-void expect_equal(Policy policy, Storage storage) {
+void expect_equal(Policy policy, Storage storage, bool coded = false) {
   const Outcome portable = run<portable::Simd>(policy, storage);
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-  expect_alike(run<avx2::Simd>(policy, storage), portable);
+  expect_alike(run<avx2::Simd>(policy, storage), portable, coded);
 #endif
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-  expect_alike(run<avx512::Simd>(policy, storage), portable);
+  expect_alike(run<avx512::Simd>(policy, storage), portable, coded);
 #endif
   EXPECT_GT(portable.keys.size(), 0U);
 }
@@ -81,10 +82,16 @@ TEST(InstructionSets, AgreeOnDenseCaches) {
 }
 
 TEST(InstructionSets, AgreeOnCodes) {
-  expect_equal(Full{}, Kivi<4>{.residual = 32});
+  expect_equal(Full{}, Kivi<4>{.residual = 32}, true);
+  expect_equal(Full{}, Kivi<3, 2>{.residual = 32}, true);
+  expect_equal(Full{}, TurboQuant<3, 4>{}, true);
+  expect_equal(Full{}, Int8{}, true);
+  expect_equal(Full{}, Float8<E4M3>{});
+  expect_equal(Full{}, Float8<E5M2>{});
+  expect_equal(Full{}, Dense<BF16>{});
   // repacking encodes decoded keys again
   expect_equal(L2Norm{.tokens_kept = 300, .skip = {}, .when = When::full(10)},
-               Kivi<4>{.residual = 32});
+               Kivi<4>{.residual = 32}, true);
 }
 
 /// A vector operation against the libm, lane by lane.
@@ -122,11 +129,6 @@ void expect_lanes() {
   }
   EXPECT_EQ(Arch::reduce_add(vector), sum) << "whole numbers add exactly";
   EXPECT_EQ(Arch::reduce_max(vector), most);
-  std::uint8_t codes[8];
-  for (int at = 0; at < 8; ++at) codes[at] = static_cast<std::uint8_t>(at * 37 + 11);
-  Arch::store(numbers, Arch::load_u4(codes));
-  for (int at = 0; at < Arch::kLanes; ++at)
-    EXPECT_EQ(numbers[at], static_cast<float>(codes[at / 2] >> at % 2 * 4 & 15));
   for (std::uint32_t bits = 0; bits < 0x7C00U; bits += static_cast<std::uint32_t>(Arch::kLanes)) {
     half halves[16] = {};
     for (int at = 0; at < Arch::kLanes; ++at)

@@ -1,36 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
-// The contract of a format: a codec of one group of at most 32 numbers.
+// The contract of a format: how a group of at most 32 neighbouring numbers is stored.
 #pragma once
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 
 #include "kvast/core/half.h"
 #include "kvast/core/shape.h"
 
 namespace kvast {
 
-/// Metadata of a group: value = scale * code + minimum. Stored as half, and rounded before codes
+/// Metadata of a group: value = scale * level + minimum. Stored as half, and rounded before codes
 /// are computed, so that encoding and decoding use the same numbers.
 struct Affine {
   half scale{};
   half minimum{};
 };
 
-/// A format says how a group of `width` (8, 16, 24 or 32) neighbouring numbers is stored:
-///   kPlanes            halves of metadata per group: 0 none, 2 scale and minimum
-///   kDense             single numbers can be written and moved (no metadata, whole bytes)
-///   group_bytes(width) bytes of a group's codes
-///   encode(numbers, width, codes, affine)
-///   lanes<Simd>(codes, vector)   codes as floats, Simd::kLanes of them from lane vector * kLanes
-///   on code(codes, lane)            one code as a float
+/// Numbers as they are, each in a few whole bytes; single ones can be written and moved:
+///   Element             what is stored
+///   element(float)      to it
+///   number(Element)     and back
+///   lanes<Simd>(elements)   Simd::kLanes of them as floats
+///   kLargest            magnitudes above this are refused when they arrive
 template <class Candidate>
-concept Format = requires(const float* numbers, std::byte* codes, Affine& affine) {
-  { Candidate::kPlanes } -> std::convertible_to<int>;
-  { Candidate::kDense } -> std::convertible_to<bool>;
-  { Candidate::group_bytes(32) } -> std::same_as<std::size_t>;
-  Candidate::encode(numbers, 32, codes, affine);
-  { Candidate::code(codes, 0) } -> std::same_as<float>;
+concept DenseFormat = requires(typename Candidate::Element element) {
+  { Candidate::kName } -> std::convertible_to<const char*>;
+  { Candidate::element(1.0F) } -> std::same_as<typename Candidate::Element>;
+  { Candidate::number(element) } -> std::same_as<float>;
+  { Candidate::kLargest } -> std::convertible_to<float>;
 };
+
+/// Codes of kBits bits per number and metadata per group:
+///   quantize(numbers, width, codes, affine)   width is 8, 16, 24 or 32
+///   kPlanes             halves of metadata: 2 scale and minimum, levels are the codes; 1 scale
+///                       alone, and levels have a sign
+///   kLevels             16 levels, indexed by the code; null: the code, in two's complement where
+///                       levels have a sign
+template <class Candidate>
+concept CodedFormat = requires(const float* numbers, std::uint8_t* codes, Affine& affine,
+                               int planes) {
+  { Candidate::kName } -> std::convertible_to<const char*>;
+  { Candidate::kBits } -> std::convertible_to<int>;
+  { Candidate::kPlanes } -> std::convertible_to<int>;
+  { Candidate::kLevels } -> std::convertible_to<const std::int8_t*>;
+  Candidate::quantize(numbers, 32, codes, affine);
+};
+
+template <class Candidate>
+concept Format = DenseFormat<Candidate> || CodedFormat<Candidate>;
 
 }  // namespace kvast

@@ -1,61 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
-// F32 and F16: numbers as they are, no metadata.
+// F32, F16 and BF16: numbers as they are, no metadata.
 #pragma once
 
+#include <bit>
 #include <cstdint>
-#include <cstring>
 
 #include "kvast/core/group.h"
 
 namespace kvast {
 
-/// 128 bytes per group of 32.
+/// 4 bytes per number.
 struct F32 {
-  static constexpr int kPlanes = 0;
-  static constexpr bool kDense = true;
   static constexpr const char* kName = "f32";
+  static constexpr float kLargest = 3.402823466e+38F;
   using Element = float;
 
-  static constexpr std::size_t group_bytes(int width) {
-    return sizeof(float) * static_cast<std::size_t>(width);
-  }
-  static void encode(const float* numbers, int width, std::byte* codes, Affine&) {
-    std::memcpy(codes, numbers, group_bytes(width));
-  }
-  static float code(const std::byte* codes, int lane) {
-    return reinterpret_cast<const float*>(codes)[lane];
-  }
   static Element element(float number) { return number; }
+  static float number(Element element) { return element; }
   template <class Simd>
-  static typename Simd::F lanes(const std::byte* codes, int vector) {
-    return Simd::load(reinterpret_cast<const float*>(codes) + vector * Simd::kLanes);
+  static typename Simd::F lanes(const Element* elements) {
+    return Simd::load(elements);
   }
 };
 
-/// 64 bytes per group of 32.
+/// 2 bytes per number.
 struct F16 {
-  static constexpr int kPlanes = 0;
-  static constexpr bool kDense = true;
   static constexpr const char* kName = "f16";
+  static constexpr float kLargest = kHalfMax;
   using Element = half;
 
-  static constexpr std::size_t group_bytes(int width) {
-    return sizeof(half) * static_cast<std::size_t>(width);
-  }
-  static void encode(const float* numbers, int width, std::byte* codes, Affine&) {
-    for (int lane = 0; lane < width; ++lane)
-      reinterpret_cast<half*>(codes)[lane] = to_half(numbers[lane]);
-  }
-  static float code(const std::byte* codes, int lane) {
-    return to_float(reinterpret_cast<const half*>(codes)[lane]);
-  }
   static Element element(float number) { return to_half(number); }
+  static float number(Element element) { return to_float(element); }
   template <class Simd>
-  static typename Simd::F lanes(const std::byte* codes, int vector) {
-    return Simd::load_half(reinterpret_cast<const half*>(codes) + vector * Simd::kLanes);
+  static typename Simd::F lanes(const Element* elements) {
+    return Simd::load_half(elements);
   }
 };
 
-static_assert(Format<F32> && Format<F16>);
+/// 2 bytes per number, the upper half of a float: the range of f32 with 8 bits of precision.
+struct BF16 {
+  static constexpr const char* kName = "bf16";
+  static constexpr float kLargest = 3.3895314e+38F;
+  struct Element {
+    std::uint16_t bits = 0;
+  };
+
+  /// Nearest, ties to even; finite numbers stay finite.
+  static Element element(float number) {
+    const auto bits = std::bit_cast<std::uint32_t>(number);
+    const std::uint32_t rounded = bits + 0x7FFFU + (bits >> 16U & 1U);
+    const bool overflows = (rounded & 0x7F800000U) == 0x7F800000U;
+    return {static_cast<std::uint16_t>((overflows ? bits : rounded) >> 16U)};
+  }
+  static float number(Element element) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(element.bits) << 16U);
+  }
+  template <class Simd>
+  static typename Simd::F lanes(const Element* elements) {
+    return Simd::load_bf16(&elements->bits);
+  }
+};
+
+static_assert(DenseFormat<F32> && DenseFormat<F16> && DenseFormat<BF16>);
 
 }  // namespace kvast

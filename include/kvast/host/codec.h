@@ -31,17 +31,10 @@ struct Codec {
 
 namespace detail {
 
-template <class Format>
-void write_row(const float* numbers, std::byte* tile, int row, int columns) {
-  Affine none;
-  Format::encode(numbers, columns,
-                 tile + static_cast<std::size_t>(row) * Format::group_bytes(columns), none);
-}
-
 template <class Format, class Simd>
 constexpr Codec make_codec() {
   Codec codec{.name = Format::kName,
-              .dense = Format::kDense,
+              .dense = DenseFormat<Format>,
               .tile_bytes = tile_bytes<Format>,
               .multiply = tile_multiply<Format, Simd>,
               .encode = tile_encode<Format>,
@@ -51,11 +44,11 @@ constexpr Codec make_codec() {
               .copy_column = nullptr,
               .write_row = nullptr,
               .largest = kHalfMax};
-  if constexpr (Format::kDense) {
+  if constexpr (DenseFormat<Format>) {
     codec.write_column = tile_write_column<Format>;
     codec.copy_column = tile_copy_column<Format>;
-    codec.write_row = write_row<Format>;
-    codec.largest = sizeof(typename Format::Element) == 2 ? kHalfMax : 3.402823466e+38F;
+    codec.write_row = tile_write_row<Format>;
+    codec.largest = Format::kLargest;
   }
   return codec;
 }

@@ -21,6 +21,8 @@ struct Simd {
   static constexpr int vectors(int) { return 2; }
 
   using F = __m512;
+  using I = __m512i;  ///< 16 sums
+  using W = __m512i;  ///< 32 words of 16 bits: two rows of 16 columns
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set1(float number) { return _mm512_set1_ps(number); }
@@ -33,21 +35,27 @@ struct Simd {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                         _mm512_maskz_cvtps_ph(kAll, a, _MM_FROUND_TO_NEAREST_INT));
   }
-  static F load_u4(const std::uint8_t* from) {
-    std::int32_t codes[2];
-    std::memcpy(codes, from, sizeof codes);
-    const __m512i both =
-        _mm512_mask_set1_epi32(_mm512_set1_epi32(codes[0]), __mmask16{0xFF00}, codes[1]);
-    const __m512i shifts =
-        _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
-    const __m512i shifted = _mm512_maskz_srlv_epi32(kAll, both, shifts);
-    return _mm512_maskz_cvtepi32_ps(kAll, _mm512_and_si512(shifted, _mm512_set1_epi32(15)));
+  static F load_bf16(const std::uint16_t* from) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return _mm512_castsi512_ps(
+        _mm512_maskz_slli_epi32(kAll, _mm512_maskz_cvtepu16_epi32(kAll, bits), 16));
+  }
+  /// Eight-bit floats with the bits of their f16 counterpart (see Fp8).
+  template <int kMantissa>
+  static F load_fp8(const std::uint8_t* from) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    const __m256i bits = _mm256_slli_epi16(_mm256_cvtepu8_epi16(bytes), 10 - kMantissa);
+    if constexpr (kMantissa == 2) return _mm512_maskz_cvtph_ps(kAll, bits);
+    const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi16(0x3F80));
+    const __m256i sign = _mm256_and_si256(_mm256_add_epi16(bits, bits), _mm256_set1_epi16(-0x8000));
+    return _mm512_maskz_cvtph_ps(kAll, _mm256_or_si256(magnitude, sign));
   }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F div(F a, F b) { return _mm512_div_ps(a, b); }
   static F max(F a, F b) { return _mm512_maskz_max_ps(kAll, a, b); }
+  static F abs(F a) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0F), a); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F round(F a) {
     return _mm512_maskz_roundscale_ps(kAll, a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -69,6 +77,49 @@ struct Simd {
     __m128 half_max = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
     half_max = _mm_max_ps(half_max, _mm_movehl_ps(half_max, half_max));
     return _mm_cvtss_f32(_mm_max_ss(half_max, _mm_shuffle_ps(half_max, half_max, 1)));
+  }
+
+  // integers
+  static F to_float(I a) { return _mm512_maskz_cvtepi32_ps(kAll, a); }
+  static I no_sum() { return _mm512_setzero_si512(); }
+  /// Rounds to nearest even; numbers must fit.
+  static void store_int16(std::int16_t* to, F a) {
+    const I whole = _mm512_maskz_cvtps_epi32(kAll, a);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_maskz_cvtepi32_epi16(kAll, whole));
+  }
+  static W load_words(const std::uint8_t* from) { return _mm512_loadu_si512(from); }
+  /// Bits [kField * index, kField * (index + 1)) of each word, kSigned: in two's complement.
+  template <int kField, bool kSigned>
+  static W field(W a, int index) {
+    if constexpr (kSigned) {
+      const W top = index == 0 ? _mm512_slli_epi16(a, 8) : a;
+      return _mm512_srai_epi16(top, 8);
+    }
+    const W shifted = _mm512_srli_epi16(a, static_cast<unsigned>(kField * index));
+    return _mm512_and_si512(shifted, _mm512_set1_epi16((1 << kField) - 1));
+  }
+  /// Adds 4 to each word whose bit is set.
+  static W add_fours(W a, const std::uint8_t* bits) {
+    __mmask32 set = 0;
+    std::memcpy(&set, bits, sizeof set);
+    return _mm512_mask_add_epi16(a, set, a, _mm512_set1_epi16(4));
+  }
+  /// Each word, in [0, 16), becomes its level.
+  static W lookup(const std::int8_t* levels, W codes) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels));
+    const W low = _mm512_shuffle_epi8(_mm512_maskz_broadcast_i32x4(kAll, table), codes);
+    return _mm512_srai_epi16(_mm512_slli_epi16(low, 8), 8);
+  }
+  /// sum[lane] += a pair of words times the two numbers of `pair`.
+  static I dot(I sum, W words, const std::int16_t* pair) {
+    std::int32_t both = 0;
+    std::memcpy(&both, pair, sizeof both);
+    const W factors = _mm512_set1_epi32(both);
+#if defined(__AVX512VNNI__)
+    return _mm512_dpwssd_epi32(sum, words, factors);
+#else
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(words, factors));
+#endif
   }
 
  private:

@@ -2,8 +2,10 @@
 // The few vector operations that the host verbs are written in, as plain loops for any machine.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "kvast/core/half.h"
 
@@ -18,6 +20,12 @@ struct Simd {
 
   struct F {
     float lane[kLanes];
+  };
+  struct I {
+    std::int32_t lane[kLanes];
+  };
+  struct W {
+    std::int16_t word[2 * kLanes];
   };
 
   template <class Body>
@@ -37,13 +45,23 @@ struct Simd {
     for (int at = 0; at < kLanes; ++at) to[at] = a.lane[at];
   }
   static F load_half(const half* from) {
-    return each([=](int at) { return to_float(from[at]); });
+    return each([=](int at) { return kvast::to_float(from[at]); });
   }
   static void store_half(half* to, F a) {
     for (int at = 0; at < kLanes; ++at) to[at] = to_half(a.lane[at]);
   }
-  static F load_u4(const std::uint8_t* from) {
-    return each([=](int at) { return static_cast<float>(from[at / 2] >> (at % 2 * 4) & 15); });
+  static F load_bf16(const std::uint16_t* from) {
+    return each(
+        [=](int at) { return std::bit_cast<float>(static_cast<std::uint32_t>(from[at]) << 16U); });
+  }
+  /// Eight-bit floats with the bits of their f16 counterpart (see Fp8).
+  template <int kMantissa>
+  static F load_fp8(const std::uint8_t* from) {
+    return each([=](int at) {
+      const unsigned sign = (from[at] & 0x80U) << 8U;
+      const unsigned magnitude = (from[at] & 0x7FU) << (10 - kMantissa);
+      return kvast::to_float(half{static_cast<std::uint16_t>(sign | magnitude)});
+    });
   }
   static F add(F a, F b) {
     return each([&](int at) { return a.lane[at] + b.lane[at]; });
@@ -59,6 +77,9 @@ struct Simd {
   }
   static F max(F a, F b) {
     return each([&](int at) { return a.lane[at] > b.lane[at] ? a.lane[at] : b.lane[at]; });
+  }
+  static F abs(F a) {
+    return each([&](int at) { return std::fabs(a.lane[at]); });
   }
   static F fma(F a, F b, F c) {
     return each([&](int at) { return a.lane[at] * b.lane[at] + c.lane[at]; });
@@ -77,6 +98,52 @@ struct Simd {
   static float reduce_max(F a) {
     const F b = max(a, F{{a.lane[2], a.lane[3], a.lane[0], a.lane[1]}});
     return b.lane[0] > b.lane[1] ? b.lane[0] : b.lane[1];
+  }
+
+  // integers
+  static F to_float(I a) {
+    return each([&](int at) { return static_cast<float>(a.lane[at]); });
+  }
+  static I no_sum() { return {}; }
+  /// Rounds to nearest even; numbers must fit.
+  static void store_int16(std::int16_t* to, F a) {
+    for (int at = 0; at < kLanes; ++at) {
+      const float whole = std::nearbyint(a.lane[at]);
+      const bool fits = whole >= -32768.0F && whole <= 32767.0F;  // what is no number does not
+      to[at] = static_cast<std::int16_t>(fits ? static_cast<int>(whole) : 0);
+    }
+  }
+  static W load_words(const std::uint8_t* from) {
+    W words;
+    for (int at = 0; at < 2 * kLanes; ++at)
+      words.word[at] = static_cast<std::int16_t>(from[2 * at] | from[2 * at + 1] << 8);
+    return words;
+  }
+  /// Bits [kField * index, kField * (index + 1)) of each word, kSigned: in two's complement.
+  template <int kField, bool kSigned>
+  static W field(W a, int index) {
+    for (std::int16_t& word : a.word) {
+      const int bits = static_cast<std::uint16_t>(word) >> kField * index & ((1 << kField) - 1);
+      word = static_cast<std::int16_t>(kSigned && bits >= 128 ? bits - 256 : bits);
+    }
+    return a;
+  }
+  /// Adds 4 to each word whose bit is set.
+  static W add_fours(W a, const std::uint8_t* bits) {
+    for (int at = 0; at < 2 * kLanes; ++at)
+      a.word[at] = static_cast<std::int16_t>(a.word[at] + (bits[at / 8] >> (at % 8) & 1) * 4);
+    return a;
+  }
+  /// Each word, in [0, 16), becomes its level.
+  static W lookup(const std::int8_t* levels, W codes) {
+    for (std::int16_t& word : codes.word) word = levels[word];
+    return codes;
+  }
+  /// sum[lane] += a pair of words times the two numbers of `pair`.
+  static I dot(I sum, W words, const std::int16_t* pair) {
+    for (int at = 0; at < kLanes; ++at)
+      sum.lane[at] += words.word[2 * at] * pair[0] + words.word[2 * at + 1] * pair[1];
+    return sum;
   }
 };
 

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// How integer codes are packed: eight rows of a tile together, two rows of a column side by side,
+// so that a dot product of 16-bit pairs takes them after one shift and one mask.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kvast/core/shape.h"
+
+namespace kvast {
+
+inline constexpr int kUnitRows = 8;
+
+/// Bytes of eight rows of codes of `Bits` bits. Always 32 columns: a narrower tile is padded.
+template <int Bits>
+constexpr std::size_t unit_bytes() {
+  return static_cast<std::size_t>(kBlockTokens * Bits);
+}
+
+namespace detail {
+
+/// Where a code lies. A unit is eight vectors of 32 lanes of 16 bits: vector 2 * (row / 2) + column
+/// / 16, lane 2 * (column % 16) + row % 2. Codes of `Bits` bits (2, 4 or 8) fill the 16 bits of a
+/// word from below with 16 / Bits vectors after each other.
+template <int Bits>
+struct Fields {
+  static constexpr int kFields = 16 / Bits;
+  static constexpr int kChunk = 64;  ///< bytes: 32 words
+  static constexpr unsigned kMask = (1U << Bits) - 1U;
+
+  static int vector(int row, int column) { return row / 2 * 2 + column / 16; }
+  static int lane(int row, int column) { return 2 * (column % 16) + row % 2; }
+  static int byte(int row, int column) {
+    return vector(row, column) / kFields * kChunk + 2 * lane(row, column) +
+           vector(row, column) % kFields * Bits / 8;
+  }
+  static int shift(int row, int column) { return vector(row, column) % kFields * Bits % 8; }
+  static unsigned get(const std::uint8_t* unit, int row, int column) {
+    return static_cast<unsigned>(unit[byte(row, column)]) >> shift(row, column) & kMask;
+  }
+  static void set(std::uint8_t* unit, int row, int column, unsigned code) {
+    std::uint8_t& at = unit[byte(row, column)];
+    at = static_cast<std::uint8_t>((at & ~(kMask << shift(row, column))) |
+                                   (code & kMask) << shift(row, column));
+  }
+};
+
+/// Single bits behind a unit of two: bit `lane` of the 32-bit word `vector`.
+struct Bits {
+  static int byte(int row, int column) {
+    return 4 * Fields<2>::vector(row, column) + Fields<2>::lane(row, column) / 8;
+  }
+  static int shift(int row, int column) { return Fields<2>::lane(row, column) % 8; }
+};
+
+}  // namespace detail
+
+/// Single codes of a unit. Three bits are two and, behind them, one.
+template <int Bits>
+unsigned unit_get(const std::byte* unit, int row, int column) {
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(unit);
+  if constexpr (Bits == 3) {
+    const std::uint8_t* top = bytes + unit_bytes<2>() + detail::Bits::byte(row, column);
+    const unsigned bit = static_cast<unsigned>(*top) >> detail::Bits::shift(row, column) & 1U;
+    return detail::Fields<2>::get(bytes, row, column) | bit << 2U;
+  } else {
+    return detail::Fields<Bits>::get(bytes, row, column);
+  }
+}
+template <int Bits>
+void unit_set(std::byte* unit, int row, int column, unsigned code) {
+  auto* bytes = reinterpret_cast<std::uint8_t*>(unit);
+  if constexpr (Bits == 3) {
+    detail::Fields<2>::set(bytes, row, column, code);
+    std::uint8_t* top = bytes + unit_bytes<2>() + detail::Bits::byte(row, column);
+    const unsigned bit = 1U << detail::Bits::shift(row, column);
+    *top = static_cast<std::uint8_t>((code & 4U) != 0 ? *top | bit : *top & ~bit);
+  } else {
+    detail::Fields<Bits>::set(bytes, row, column, code);
+  }
+}
+
+/// codes[row][0..32) of eight rows -> unit.
+template <int Bits>
+void unit_pack(const std::uint8_t (*codes)[kBlockTokens], std::byte* unit) {
+  std::memset(unit, 0, unit_bytes<Bits>());
+  for (int row = 0; row < kUnitRows; ++row) {
+    for (int column = 0; column < kBlockTokens; ++column)
+      unit_set<Bits>(unit, row, column, codes[row][column]);
+  }
+}
+
+}  // namespace kvast
