@@ -195,8 +195,18 @@ class KVCache {
                   .side = SideLayout::of(Mine::needs, sizeof(typename Mine::State)),
                   .fresh_state = reinterpret_cast<const std::byte*>(&kFreshState<Mine>),
                   .keeps_order = compacted};
+    if (state.plan.rotates()) {
+      state.plan.key_rotation = Rotation::of(shape.head_dim, state.plan.formats.rotation_seed);
+      state.plan.value_rotation =
+          Rotation::of(shape.values(), state.plan.formats.rotation_seed + 1);
+    }
+    require(!compacted || !state.plan.rotates(), caller,
+            "Positions::compacted turns keys by their place, and a rotated storage cannot");
     require(!compacted || state.plan.has_payload(), caller,
             "Positions::compacted needs a storage that keeps keys");
+    require(!compacted || state.plan.formats.first_coded == 0, caller,
+            "Positions::compacted keeps blocks in order: the storage's keep.tokens must be 0, not ",
+            state.plan.formats.first_coded);
     require(!Mine::needs.vectors || (state.plan.has_payload() && !compacted), caller,
             "policy: it ranks by keys and values as they arrived; External storage keeps none, "
             "and Positions::compacted turns them");

@@ -28,4 +28,7 @@
 #include "kvast/storage/any_storage.h"
 #include "kvast/storage/dense.h"
 #include "kvast/storage/external.h"
+#include "kvast/storage/float8.h"
+#include "kvast/storage/integer.h"
 #include "kvast/storage/kivi.h"
+#include "kvast/storage/rotated.h"

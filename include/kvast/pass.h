@@ -198,8 +198,16 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
             kNames[static_cast<int>(wanted)]);
     return state;
   }
+  /// What codes can hold, and f16 while a token waits, also after a rotation.
   static float coded_largest(const LayerState& state) {
-    return state.plan.is_coded() ? state.plan.formats.coded_keys->largest : 3.402823466e+38F;
+    const LayerPlan& plan = state.plan;
+    if (!plan.is_coded()) return 3.402823466e+38F;
+    const float widest =
+        plan.rotates()
+            ? static_cast<float>(std::max(plan.key_rotation.width, plan.value_rotation.width))
+            : 1.0F;
+    return std::min(plan.formats.dense_keys->largest, plan.formats.coded_keys->largest) /
+           std::sqrt(widest);
   }
 
   Wishes wishes_of(const LayerState& state, int layer) const {
@@ -236,7 +244,8 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     const auto size = static_cast<std::size_t>(before + count) *
                       static_cast<std::size_t>(shape.query_heads * shape.head_dim);
     if (cache_->queries_.size() < size) cache_->queries_.resize(size);
-    pack_queries(shape, queries, count, scale, before + count, before, cache_->queries_.data());
+    pack_queries(state.plan, queries, count, scale, before + count, before,
+                 cache_->queries_.data());
   }
   void run(const LayerState& state, const QueryRows& rows, const OutputView& output,
            const AttendOptions& options) const {
@@ -260,7 +269,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     const View earlier(ring.queries.data() +
                            skipped * static_cast<std::size_t>(shape.query_heads * shape.head_dim),
                        shape.query_heads * shape.head_dim, shape.head_dim);
-    pack_queries(shape, earlier, replayed, 1.0F, replayed + count, 0, cache_->queries_.data());
+    pack_queries(state.plan, earlier, replayed, 1.0F, replayed + count, 0, cache_->queries_.data());
     const QueryRows rows{cache_->queries_.data(), positions, replayed};
     AttendOptions quiet = options;
     quiet.log_sum_exp = {};

@@ -62,9 +62,12 @@ class AnyCache {
   virtual void clear() = 0;
 };
 
-enum class LawStorage { f32, f16, kivi4, external };
+enum class LawStorage { f32, f16, kivi4, external, kivi2, int8, fp8, turbo3 };
 inline constexpr LawStorage kLawStorages[] = {LawStorage::f32, LawStorage::f16, LawStorage::kivi4,
                                               LawStorage::external};
+/// These with one group of query heads: what differs between formats meets no policy.
+inline constexpr LawStorage kMoreLawStorages[] = {LawStorage::kivi2, LawStorage::int8,
+                                                  LawStorage::fp8, LawStorage::turbo3};
 
 /// Query heads that share a kv head.
 inline constexpr int kLawGroups[] = {1, 3, 8};
@@ -85,7 +88,9 @@ struct Cell {
     return maker(*this, pool, executor, scramble);
   }
   std::string name() const {
-    static constexpr const char* kNames[] = {"Dense<float>", "Dense<half>", "Kivi<4>", "External"};
+    static constexpr const char* kNames[] = {"Dense<float>", "Dense<half>",  "Kivi<4>",
+                                             "External",     "Kivi<2>",      "Int8",
+                                             "Float8",       "TurboQuant<3>"};
     return policy.name + " x " + kNames[static_cast<int>(storage)] + " x GQA " +
            std::to_string(group);
   }

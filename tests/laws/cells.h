@@ -146,6 +146,14 @@ inline AnyStorage law_storage(LawStorage storage) {
       return Dense<half>{};
     case LawStorage::kivi4:
       return Kivi<4>{.residual = 16};
+    case LawStorage::kivi2:
+      return Kivi<2>{.residual = 16, .keep = {.tokens = 3}};
+    case LawStorage::int8:
+      return Int8{};
+    case LawStorage::fp8:
+      return Float8<E4M3>{};
+    case LawStorage::turbo3:
+      return TurboQuant<3>{};
     default:
       return External{};
   }
@@ -170,6 +178,8 @@ std::vector<Cell> cells_of() {
     for (const int group : kLawGroups)
       (cells.push_back({Cases::promise(), storage, make_cell<Cases>, group}), ...);
   }
+  for (const LawStorage storage : kMoreLawStorages)
+    (cells.push_back({Cases::promise(), storage, make_cell<Cases>, 3}), ...);
   return cells;
 }
 

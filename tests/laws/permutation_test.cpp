@@ -3,6 +3,8 @@
 // alike, and attended alike up to rounding.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/laws/any_cache.h"
 
 namespace kvast::test {
@@ -43,10 +45,14 @@ TEST_P(Permutation, ChangesNothing) {
   for (std::size_t at = 0; at < here.size(); ++at) ASSERT_NEAR(here[at], there[at], 2e-6);
 }
 
-/// Full never drops anything, so its tokens lie in order.
+/// Full never drops anything, so its tokens lie in order. Storages that seal at once, or leave the
+/// first tokens out, seal junk with what stays: then codes differ by right.
 std::vector<Cell> cells_that_evict() {
   std::vector<Cell> cells = all_cells();
-  std::erase_if(cells, [](const Cell& cell) { return cell.policy.name == "Full"; });
+  std::erase_if(cells, [](const Cell& cell) {
+    return cell.policy.name == "Full" || std::find(std::begin(kLawStorages), std::end(kLawStorages),
+                                                   cell.storage) == std::end(kLawStorages);
+  });
   return cells;
 }
 

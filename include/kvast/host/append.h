@@ -67,10 +67,12 @@ inline void append_tokens(const LayerPlan& plan, Head& head, int head_index,
         side.norms_of(block)[slot] = static_cast<float>(std::min(std::sqrt(squares), 3.0e38));
       }
       if (arrivals.rope != nullptr) arrivals.rope->rotate(numbers, slot);
+      if (plan.rotates()) plan.key_rotation.apply(numbers);
     }
     if (plan.has_payload()) {
       plan.formats.dense_keys->write_column(numbers, block.keys, plan.shape.head_dim, slot);
       read_vector(arrivals.values, token, head_index, plan.shape.values(), numbers);
+      if (plan.rotates()) plan.value_rotation.apply(numbers);
       for_value_tiles(*plan.formats.dense_values, block.values, plan.shape.values(),
                       [&](std::byte* tile, int first, int channels) {
                         plan.formats.dense_values->write_row(numbers + first, tile, slot, channels);

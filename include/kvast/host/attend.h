@@ -183,6 +183,7 @@ inline void join_tasks(std::span<const AttendTask> tasks, AttendWork& work,
                                                    query_head)] = lse;
     }
     if (output.data == nullptr) continue;
+    if (sight.plan->rotates()) sight.plan->value_rotation.undo(total);
     const std::int64_t at = query * output.token_stride + query_head * output.head_stride;
     if (output.type == Type::f32) {
       for (int dim = 0; dim < value_dim; ++dim)

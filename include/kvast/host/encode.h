@@ -75,6 +75,14 @@ class BlockReader {
       to[dim * stride] = scratch_[static_cast<std::size_t>(dim * kBlockTokens + slot)];
   }
   const float* value(int slot) { return value_data() + slot * plan_.shape.values(); }
+  /// Both as they arrived: not rotated.
+  void vectors(int slot, float* to_key, float* to_value) {
+    key(slot, to_key, 1);
+    std::copy_n(value(slot), plan_.shape.values(), to_value);
+    if (!plan_.rotates()) return;
+    plan_.key_rotation.undo(to_key);
+    plan_.value_rotation.undo(to_value);
+  }
 
  private:
   float* value_data() { return scratch_.data() + plan_.shape.head_dim * kBlockTokens; }
@@ -142,13 +150,16 @@ inline void seal_tokens(const LayerPlan& plan, Head& head, Account& account, Enc
                         EncodeCounts& counts) {
   if (!plan.is_coded() || head.dense.count == 0) return;
   if (plan.keeps_order) return detail::seal_in_place(plan, head, account, scratch, counts);
-  const int waiting = (head.dense.count - 1) * kBlockTokens + head.dense[head.dense.count - 1].used;
-  const int blocks = blocks_to_seal(plan, waiting);
-  if (blocks == 0) return;
+  const int slots = (head.dense.count - 1) * kBlockTokens + head.dense[head.dense.count - 1].used;
+  if (blocks_to_seal(plan, slots) == 0) return;
   std::vector<Place>& places = scratch.places;
   places.clear();
-  for (int slot = 0; slot < waiting; ++slot)
-    places.push_back({head.dense[slot / kBlockTokens].position[slot % kBlockTokens], slot});
+  for (int slot = 0; slot < slots; ++slot) {
+    const int position = head.dense[slot / kBlockTokens].position[slot % kBlockTokens];
+    if (position >= plan.formats.first_coded) places.push_back({position, slot});
+  }
+  const int blocks = blocks_to_seal(plan, static_cast<int>(places.size()));
+  if (blocks == 0) return;
   std::sort(places.begin(), places.end(), [](Place a, Place b) { return a.position < b.position; });
   detail::BlockReader reader(plan, scratch.decoded);
   scratch.slots.clear();

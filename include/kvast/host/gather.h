@@ -31,16 +31,16 @@ inline void export_head(const LayerPlan& plan, const Head& head, int head_index,
                         std::span<const Place> order, std::vector<float>& scratch) {
   detail::BlockReader reader(plan, scratch);
   float key[512];
+  float value[512];
   for (std::size_t token = 0; token < order.size(); ++token) {
     const int index = order[token].slot / kBlockTokens;
     const int slot = order[token].slot % kBlockTokens;
     reader.read(head.block(index), index < head.coded.count, true);
-    reader.key(slot, key, 1);
+    reader.vectors(slot, key, value);
     if (keys.data != nullptr)
       write_vector(keys, static_cast<int>(token), head_index, plan.shape.head_dim, key);
     if (values.data != nullptr)
-      write_vector(values, static_cast<int>(token), head_index, plan.shape.values(),
-                   reader.value(slot));
+      write_vector(values, static_cast<int>(token), head_index, plan.shape.values(), value);
   }
 }
 

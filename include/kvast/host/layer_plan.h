@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kvast/core/block.h"
+#include "kvast/core/rotation.h"
 #include "kvast/host/account.h"
 #include "kvast/storage/storage.h"
 
@@ -17,8 +18,11 @@ struct LayerPlan {
   StoragePlan formats;
   SideLayout side;
   const std::byte* fresh_state = nullptr;  ///< a default State, side.state_bytes long
+  Rotation key_rotation{};
+  Rotation value_rotation{};
   bool keeps_order = false;  ///< compacted positions: an evicted token leaves a hole, nothing moves
 
+  bool rotates() const { return formats.rotates; }
   bool has_payload() const { return formats.dense_keys != nullptr; }
   bool is_coded() const { return formats.coded_keys != nullptr; }
   const Codec& key_codec(bool coded) const {

@@ -14,10 +14,11 @@
 
 namespace kvast {
 
-/// Queries [tokens, Q, D] as rows per head, multiplied by `scale`: `to` is [heads, group *
-/// tokens_total, D], and these tokens start at row `first` of each head.
-inline void pack_queries(const Shape& shape, const View& queries, int tokens, float scale,
+/// Queries [tokens, Q, D] as rows per head, rotated as the keys are and multiplied by `scale`: `to`
+/// is [heads, group * tokens_total, D], and these tokens start at row `first` of each head.
+inline void pack_queries(const LayerPlan& plan, const View& queries, int tokens, float scale,
                          int total, int first, float* to) {
+  const Shape& shape = plan.shape;
   const int group = shape.group();
   for (int head = 0; head < shape.heads; ++head) {
     for (int token = 0; token < tokens; ++token) {
@@ -26,6 +27,7 @@ inline void pack_queries(const Shape& shape, const View& queries, int tokens, fl
             to + ((static_cast<std::ptrdiff_t>(head) * total + first + token) * group + member) *
                      shape.head_dim;
         read_vector(queries, token, head * group + member, shape.head_dim, row);
+        if (plan.rotates()) plan.key_rotation.apply(row);
         for (int dim = 0; dim < shape.head_dim; ++dim) row[dim] *= scale;
       }
     }

@@ -86,8 +86,7 @@ inline void decode_vectors(const LayerPlan& plan, const Head& head, RankWork& wo
     const int index = work.order[at].slot / kBlockTokens;
     const int slot = work.order[at].slot % kBlockTokens;
     reader.read(head.block(index), index < head.coded.count, true);
-    reader.key(slot, work.keys.data() + at * key_dim, 1);
-    std::copy_n(reader.value(slot), value_dim, work.values.data() + at * value_dim);
+    reader.vectors(slot, work.keys.data() + at * key_dim, work.values.data() + at * value_dim);
   }
 }
 

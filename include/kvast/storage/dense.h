@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dense<float> and Dense<half>: tokens as they are; an evicted token's slot is filled by the last
-// one.
+// Dense<float>, Dense<half> and Dense<BF16>: tokens as they are; an evicted token's slot is filled
+// by the last one.
 #pragma once
 
 #include <type_traits>
@@ -14,9 +14,11 @@ namespace kvast {
 /// moves, as many as still hold a token).
 template <class Element>
 struct Dense {
-  static_assert(std::is_same_v<Element, float> || std::is_same_v<Element, half>,
-                "Dense: the element is float or kvast::half");
-  using Format = std::conditional_t<std::is_same_v<Element, float>, F32, F16>;
+  static_assert(std::is_same_v<Element, float> || std::is_same_v<Element, half> ||
+                    std::is_same_v<Element, BF16>,
+                "Dense: the element is float, kvast::half or kvast::BF16");
+  using Format = std::conditional_t<std::is_same_v<Element, BF16>, BF16,
+                                    std::conditional_t<std::is_same_v<Element, float>, F32, F16>>;
 
   template <class Simd>
   StoragePlan plan(int) const {
@@ -24,6 +26,6 @@ struct Dense {
   }
   void validate(Caller) const {}
 };
-static_assert(Storage<Dense<float>> && Storage<Dense<half>>);
+static_assert(Storage<Dense<float>> && Storage<Dense<half>> && Storage<Dense<BF16>>);
 
 }  // namespace kvast

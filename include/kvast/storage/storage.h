@@ -3,6 +3,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstdint>
 
 #include "kvast/core/error.h"
 #include "kvast/host/codec.h"
@@ -16,7 +17,10 @@ struct StoragePlan {
   const Codec* dense_values = nullptr;
   const Codec* coded_keys = nullptr;  ///< of sealed blocks; null: nothing is sealed
   const Codec* coded_values = nullptr;
-  int residual = 0;  ///< newest tokens that stay dense under a coded storage
+  int residual = 0;      ///< newest tokens that stay dense under a coded storage
+  int first_coded = 0;   ///< positions below it are never sealed
+  bool rotates = false;  ///< keys and values are kept rotated (see Rotation)
+  std::uint64_t rotation_seed = 0;
 };
 
 /// A storage is a small value: `plan<Simd>(layer)` for each layer, `validate(caller)` for its
