@@ -83,7 +83,7 @@ class KVCache {
     free_blocks();
     for (LayerState& layer : layers_) {
       layer.ring = {};
-      layer.choices.made.assign(layer.choices.made.size(), false);
+      layer.choices.forget();
       for (HeadTurn& turn : layer.turns) turn.last_act = -1;
       layer.stage = Stage::idle;
       layer.observed = false;
@@ -242,6 +242,9 @@ class KVCache {
     require(!budget.limited() || budget.tokens >= pins, caller, "policy: budget of layer ",
             layer.index, " is ", budget.tokens, ", must be at least the ", pins,
             " tokens that are always kept");
+    require(!Mine::needs.query_moments || when.kind == When::Kind::prompt, caller,
+            "policy: it needs query_moments, which exist at prompts' ends only, and its when is "
+            "another");
     require(when.batch >= 1, caller, "policy: when.batch is ", when.batch, ", must be at least 1");
     require(!budget.limited() || budget.cap || when.batch <= budget.tokens, caller,
             "policy: when.batch is ", when.batch, ", must be at most the budget, ", budget.tokens);

@@ -65,7 +65,7 @@ Outcome run(Policy policy, Storage storage) {
 }
 
 template <class Policy, class Storage>
-void expect_equal(Policy policy, Storage storage, bool coded = false) {
+void expect_equal(Policy policy, Storage storage, [[maybe_unused]] bool coded = false) {
   const Outcome portable = run<portable::Simd>(policy, storage);
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
   expect_alike(run<avx2::Simd>(policy, storage), portable, coded);

@@ -202,6 +202,41 @@ TEST(PerLayer, LayersWithoutNeedsAreCommittedUnseen) {
   EXPECT_EQ(cache.tokens(1, 0), 1);
 }
 
+// What FastGen's frequent rule has room for is not the next layer's budget.
+TEST(PerLayer, ABudgetBesideFastGenIsItsOwn) {
+  const Script script = conversation_script(100, kShape);
+  const H2O h2o{.heavy = 20, .recent = 10};
+  const FastGen fastgen{.threshold = 0.4F, .frequent = 0.1F, .local = 0.1F};
+  test::Run<PerLayer<FastGen, H2O>, Dense<float>> both(script, {fastgen, h2o, LayerSet{}.add(0)});
+  test::Run<H2O, Dense<float>> alone(script, h2o);
+  for (const Turn& turn : {Turn{.tokens = 100, .last_of_prompt = true}, Turn{}, Turn{}}) {
+    both.pass(turn);
+    alone.pass(turn);
+    for (int head = 0; head < 2; ++head) {
+      EXPECT_EQ(both.kept(head, 1), alone.kept(head, 1));
+      EXPECT_EQ(both.kept(head, 2), alone.kept(head, 2));
+    }
+  }
+}
+
+// Another head's longer window must not lengthen this one's vote into the turn before.
+TEST(PerHead, AVoteAtAPromptsEndIsThatPromptsOwn) {
+  const Script script = conversation_script(101, kShape);
+  const SnapKV prompt{.tokens_kept = 24, .window = 20};
+  const SnapKV always{.tokens_kept = 40, .window = 30, .when = When::step()};
+  test::Run<PerHead<SnapKV, SnapKV>, Dense<float>> both(
+      script, {prompt, always, HeadSet{}.add(0, 0).add(1, 0).add(2, 0)});
+  test::Run<SnapKV, Dense<float>> first(script, prompt);
+  test::Run<SnapKV, Dense<float>> second(script, always);
+  for (const Turn& turn : conversation()) {
+    both.pass(turn);
+    first.pass(turn);
+    second.pass(turn);
+    ASSERT_EQ(both.kept(0, 1), first.kept(0, 1));
+    ASSERT_EQ(both.kept(1, 1), second.kept(1, 1));
+  }
+}
+
 TEST(PerLayer, SaysWhichLayersChoseByFastGen) {
   test::Run<PerLayer<FastGen, Full>, Dense<float>> run(
       conversation_script(99, kShape),

@@ -100,6 +100,8 @@ TYPED_TEST(FastGenTest, ASecondPromptDoesNotChooseAgain) {
   EXPECT_EQ(run.cache().choice(0, 0).rule, first);
   run.cache().clear();
   EXPECT_EQ(run.cache().choice(0, 0).rule, Rule::full) << "forgotten with everything else";
+  for (int step = 0; step < 6; ++step) run.pass({});
+  EXPECT_EQ(run.kept().size(), 6U) << "no rule is left to drop anything";
 }
 
 TYPED_TEST(FastGenTest, BeforeAPromptsEndEverythingStays) {

@@ -36,15 +36,15 @@ concept DenseFormat = requires(typename Candidate::Element element) {
 ///   quantize(numbers, width, codes, affine)   width is 8, 16, 24 or 32
 ///   kPlanes             halves of metadata: 2 scale and minimum, levels are the codes; 1 scale
 ///                       alone, and levels have a sign
-///   kLevels             16 levels, indexed by the code; null: the code, in two's complement where
-///                       levels have a sign
+///   kHasLevels          whether kLevels has 16 levels, indexed by the code; else the code is the
+///                       level, in two's complement where levels have a sign
 template <class Candidate>
 concept CodedFormat = requires(const float* numbers, std::uint8_t* codes, Affine& affine,
                                int planes) {
   { Candidate::kName } -> std::convertible_to<const char*>;
   { Candidate::kBits } -> std::convertible_to<int>;
   { Candidate::kPlanes } -> std::convertible_to<int>;
-  { Candidate::kLevels } -> std::convertible_to<const std::int8_t*>;
+  { Candidate::kHasLevels } -> std::convertible_to<bool>;
   Candidate::quantize(numbers, 32, codes, affine);
 };
 

@@ -52,6 +52,7 @@ struct Codebook {
   static_assert(Bits >= 2 && Bits <= 4, "Codebook: bits are 2, 3 or 4");
   static constexpr int kBits = Bits;
   static constexpr int kPlanes = 1;
+  static constexpr bool kHasLevels = true;
   static constexpr const std::int8_t* kLevels = detail::kCodebookLevels<Bits>.data();
   static constexpr const char* kName = Bits == 2 ? "code2" : Bits == 3 ? "code3" : "code4";
 

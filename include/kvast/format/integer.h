@@ -20,7 +20,7 @@ struct Int {
   static_assert(Bits == 2 || Bits == 3 || Bits == 4 || Bits == 8, "Int: bits are 2, 3, 4 or 8");
   static constexpr int kBits = Bits;
   static constexpr int kPlanes = Bits == 8 ? 1 : 2;
-  static constexpr const std::int8_t* kLevels = nullptr;
+  static constexpr bool kHasLevels = false;
   static constexpr const char* kName = Bits == 2   ? "int2"
                                        : Bits == 3 ? "int3"
                                        : Bits == 4 ? "int4"

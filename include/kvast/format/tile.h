@@ -49,7 +49,7 @@ RowAffine row_affine(const std::byte* tile, int rows, int row) {
 
 template <CodedFormat Format>
 float level_of(unsigned code) {
-  if constexpr (Format::kLevels != nullptr) return static_cast<float>(Format::kLevels[code]);
+  if constexpr (Format::kHasLevels) return static_cast<float>(Format::kLevels[code]);
   if constexpr (Format::kPlanes == 1) return static_cast<float>(static_cast<std::int8_t>(code));
   return static_cast<float>(code);
 }

@@ -96,6 +96,7 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
     const auto rank = [&](const auto& mine, int head, int target) {
       RankWork& ranks = work[static_cast<std::size_t>(head)].rank;
       ranks.target = target;
+      ranks.room = -1;  // another layer's policy may have left its own
       RankContext here{context.newest, context.layer.index, head, &layer.moments, context.rope};
       using Mine = std::remove_cvref_t<decltype(mine)>;
       if constexpr (detail::Chooses<Mine>)

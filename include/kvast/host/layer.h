@@ -36,7 +36,8 @@ struct StatesBefore {
 struct Choices {
   std::size_t size = 0;  ///< of one; 0: the layer's policy chooses nothing
   std::vector<std::byte> values;
-  std::vector<bool> made;  ///< [heads] the first prompt's end decides
+  std::vector<std::byte> fresh;  ///< values before any was made
+  std::vector<bool> made;        ///< [heads] the first prompt's end decides
 
   template <class Choice>
   void reset(std::size_t heads) {
@@ -45,6 +46,11 @@ struct Choices {
     values.resize(heads * size);
     made.assign(heads, false);
     for (std::size_t head = 0; head < heads; ++head) new (values.data() + head * size) Choice{};
+    fresh = values;
+  }
+  void forget() {
+    values = fresh;
+    made.assign(made.size(), false);
   }
   template <class Choice>
   Choice& at(int head) {

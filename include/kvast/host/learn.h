@@ -115,9 +115,11 @@ struct LearnWork {
 namespace detail {
 
 template <class Policy>
-Look look_of(const Policy& policy, const Lesson& lesson) {
+Look look_of(const Policy& policy, const QueryRing& ring, const Lesson& lesson) {
   const int window = window_of(policy);
-  return {.first_row = window < 0 ? 0 : std::max(0, lesson.rows - window),
+  // another part may have had more queries replayed than this one asks for
+  const int own = replayed(policy, ring, lesson.pass) + lesson.pass.tokens;
+  return {.first_row = window < 0 ? 0 : std::max(0, lesson.rows - std::min(window, own)),
           .reduce = lesson.reduce.value_or(reduce_of(policy))};
 }
 
@@ -128,7 +130,7 @@ void sum_rows(const Policy& policy, const LayerState& state, const Lesson& lesso
   std::fill_n(sums, lesson.rows, 0.0);
   const int blocks = state.heads[static_cast<std::size_t>(head)].blocks();
   source(
-      head, 0, blocks, look_of(policy, lesson),
+      head, 0, blocks, look_of(policy, state.ring, lesson),
       [&](Block& block, std::uint32_t visible, const float* weights, Attention seen) {
         for (; visible != 0; visible &= visible - 1U) {
           const int slot = std::countr_zero(visible);
@@ -189,7 +191,7 @@ void learn_as(const Watcher& watcher, LayerState& state, const Lesson& lesson, c
   observe_blocks(
       state, *lesson.executor, lesson.range, work.spare, [&](int head, int first, int end) {
         shown(head, [&](const auto& mine) {
-          const Look look = look_of(mine, lesson);
+          const Look look = look_of(mine, state.ring, lesson);
           if constexpr (weighs<std::remove_cvref_t<decltype(mine)>>()) {
             source(head, first, end, look,
                    observing_weighed(mine, state, lesson, head,
@@ -203,7 +205,7 @@ void learn_as(const Watcher& watcher, LayerState& state, const Lesson& lesson, c
     if (lesson.pass.ends_prompt)
       profile_layer(watcher, state, *lesson.executor, lesson.range, lesson.newest,
                     [&](int head, int first, int end, auto&& sink) {
-                      source(head, first, end, look_of(watcher, lesson), sink);
+                      source(head, first, end, look_of(watcher, state.ring, lesson), sink);
                     });
   }
 }

@@ -89,7 +89,7 @@ typename Simd::W unpack(const std::uint8_t* unit, int pair, int column) {
   Format::kPlanes == 1 && kField == 8 > (codes, vector % kFields);
   if constexpr (Format::kBits == 3)
     codes = Simd::add_fours(codes, unit + unit_bytes<2>() + 4 * vector + column % 16 / 4);
-  if constexpr (Format::kLevels != nullptr) codes = Simd::lookup(Format::kLevels, codes);
+  if constexpr (Format::kHasLevels) codes = Simd::lookup(Format::kLevels, codes);
   return codes;
 }
 

@@ -24,6 +24,7 @@ struct Cascading {
   When when = When::step();
   Reduce reduce = Reduce::max;
   static constexpr Needs needs{.attention = true};
+  static constexpr bool kPlaces = true;  ///< a token that was dropped cannot come back
   struct State {
     float average = 0.0F;
     int ring = -1;  ///< where the token is; -1: it was not placed yet

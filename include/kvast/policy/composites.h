@@ -77,6 +77,9 @@ struct PerHead {
                 "PerHead: a policy that chooses by head itself (FastGen) decides for whole layers: "
                 "use PerLayer");
 
+  static_assert(!(Listed::needs.query_moments && Rest::needs.query_moments),
+                "PerHead: only one part may need query_moments");
+
   template <class Body>
   void of(int layer, int head, Body&& body) const {
     if (heads.contains(layer, head)) {
@@ -92,8 +95,9 @@ struct PerHead {
 };
 
 /// One policy acts once at each prompt's end, whatever its habit, another after every other pass:
-/// SnapKV for the prompt, H2O for what is generated. The second sees the prompt's attention too.
-/// State: those of both.
+/// SnapKV for the prompt, H2O for what is generated. The second sees the prompt's attention too;
+/// the first sees prompts only, so a second prompt's choice knows nothing of what was generated
+/// between. State: those of both.
 template <class Prefill, class Decode>
 struct PrefillThenDecode {
   Prefill prefill;
@@ -112,6 +116,18 @@ struct PrefillThenDecode {
                     !detail::splits<Decode, Split::phases>(),
                 "PrefillThenDecode: its parts may be PerHead, but not PerLayer, which must be the "
                 "outermost, nor PrefillThenDecode");
+
+  static constexpr bool kPrefillShares = detail::scope_of<Prefill>() == Scope::layer;
+  static constexpr bool kDecodeShares = detail::scope_of<Decode>() == Scope::layer;
+  static_assert(
+      (!kDecodeShares || kPrefillShares || !detail::evicts<Prefill>()) &&
+          (!kPrefillShares || kDecodeShares || !detail::evicts<Decode>()),
+      "PrefillThenDecode: where one part keeps one set per layer (TOVA), the other must as "
+      "well, or keep everything");
+  static_assert(!(detail::Chooses<Prefill> && detail::Chooses<Decode>),
+                "PrefillThenDecode: only one part may choose a rule for each head (FastGen)");
+  static_assert(!Decode::needs.query_moments,
+                "PrefillThenDecode: query_moments exist at prompts' ends only");
 
   template <class Body>
   void of(bool ends_prompt, Body&& body) const {

@@ -102,7 +102,8 @@ struct PerLayerBudget : Inner {
   LayerBudgets budgets;
 
   Budget budget(Layer layer) const {
-    return tokens(budgets.tokens[static_cast<std::size_t>(layer.index)]);
+    const Budget inner = detail::budget_of(static_cast<const Inner&>(*this), layer);
+    return {budgets.tokens[static_cast<std::size_t>(layer.index)], inner.cap};
   }
   void validate_layers(int layers, Caller caller) const {
     require(budgets.layers == layers, caller, "PerLayerBudget.budgets has ", budgets.layers,
@@ -132,9 +133,9 @@ struct Pyramid : Inner {
     if (kvpress.prompt > 0)
       return tokens(
           kvpress_pyramid(layer, kvpress.prompt, kvpress.prompt * kvpress.kept, pinned(), beta));
-    const int mean = Inner::budget(layer).tokens;
-    return tokens(
-        pyramid(layer.layers, mean, pinned(), beta).tokens[static_cast<std::size_t>(layer.index)]);
+    const Budget mean = Inner::budget(layer);
+    const LayerBudgets all = pyramid(layer.layers, mean.tokens, pinned(), beta);
+    return {all.tokens[static_cast<std::size_t>(layer.index)], mean.cap};
   }
   void validate(Caller caller) const {
     if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);

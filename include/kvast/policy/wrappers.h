@@ -11,6 +11,10 @@ template <class Inner>
 struct Protect : Inner {
   static_assert(!detail::Composite<Inner>,
                 "Protect: wrap the parts of a policy made of others, not the whole");
+  static_assert(
+      !requires { Inner::kPlaces; },
+      "Protect: the policy gives each token a place of its own (Cascading), and would "
+      "give a protected one a place again and again");
   int sinks = 4;   ///< first tokens of the sequence
   int newest = 0;  ///< newest tokens
   using State = typename Inner::State;
@@ -60,6 +64,8 @@ struct Every : Inner {
   static_assert(!detail::Composite<Inner>,
                 "Every: wrap the parts of a policy made of others, not the whole");
   static_assert(Batch >= 1, "Every: Batch must be at least 1");
+  static_assert(!Inner::needs.query_moments,
+                "Every: a policy that needs query_moments acts at prompts' ends only");
   static constexpr When when = When::full(Batch);
 };
 
