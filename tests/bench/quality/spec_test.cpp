@@ -62,7 +62,8 @@ TEST(Spec, WhatIsNotKnownIsRefusedWithWhatIs) {
   expect_refused("h3o", {"h3o", "h2o", "snapkv", "streaming"});
   expect_refused("h2o:heavier=3", {"heavier", "heavy", "recent"});
   expect_refused("full", {"f8", "f16", "kivi"}, "f8");
-  expect_refused("full", {"bits", "3"}, "kivi:bits=3");
+  expect_refused("full", {"bits", "5"}, "kivi:bits=5");
+  expect_refused("full", {"basis", "turned", "rotated"}, "turned+kivi");
   expect_refused("full", {"hadamard+f16"}, "hadamard+f16");
   expect_refused("h2o:when=later", {"when", "later", "full/M"});
   expect_refused("snapkv:kind=median", {"kind", "median", "avg"});
