@@ -45,7 +45,8 @@ AnyStorage read_kivi(Spec& spec) {
                       ", must be 2, 3, 4 or 8");
     return found - std::begin(kBits);
   };
-  return kMakers[place("k", keys)][place("v", values)](residual, keep);
+  return kMakers[place(keys == bits ? "bits" : "k", keys)]
+                [place(values == bits ? "bits" : "v", values)](residual, keep);
 }
 AnyStorage read_int8(Spec& spec) { return Int8{.keep = read_keep(spec)}; }
 AnyStorage read_int4(Spec& spec) { return Int4{.keep = read_keep(spec)}; }

@@ -57,6 +57,7 @@ class KVCache {
     require(Policy::needs.query_moments || compacted == !options.rope.empty(), caller,
             "options.rope must be given with Positions::compacted, and only then, or where the "
             "policy needs it");
+    detail::validate_shape(policy, shape, caller);
     layers_.resize(static_cast<std::size_t>(shape.layers()));
     for (int layer = 0; layer < shape.layers(); ++layer) {
       if (!options.rope.empty()) options.rope.validate(shape[layer].head_dim, caller);
@@ -208,8 +209,9 @@ class KVCache {
             "Positions::compacted keeps blocks in order: the storage's keep.tokens must be 0, not ",
             state.plan.formats.first_coded);
     require(!Mine::needs.vectors || (state.plan.has_payload() && !compacted), caller,
-            "policy: it ranks by keys and values as they arrived; External storage keeps none, "
-            "and Positions::compacted turns them");
+            detail::policy_name<Mine>(),
+            " ranks by keys and values as they arrived; External storage keeps none, and "
+            "Positions::compacted turns them");
     state.evicts = detail::evicts<Mine>();
     const auto heads = static_cast<std::size_t>(shape.heads);
     state.heads.resize(heads);
@@ -232,22 +234,21 @@ class KVCache {
   }
   template <class Mine>
   static Budget checked_budget(const Mine& policy, Layer layer, Caller caller) {
-    if constexpr (requires { policy.validate_layers(layer.layers, caller); })
-      policy.validate_layers(layer.layers, caller);
     const Budget budget = detail::budget_of(policy, layer);
     const When when = detail::when_of(policy);
-    require(!budget.limited() || budget.tokens >= 1, caller, "policy: budget of layer ",
-            layer.index, " is ", budget.tokens, ", must be at least 1");
-    const int pins = detail::pins_of(policy);
-    require(!budget.limited() || budget.tokens >= pins, caller, "policy: budget of layer ",
-            layer.index, " is ", budget.tokens, ", must be at least the ", pins,
-            " tokens that are always kept");
-    require(!Mine::needs.query_moments || when.kind == When::Kind::prompt, caller,
-            "policy: it needs query_moments, which exist at prompts' ends only, and its when is "
-            "another");
-    require(when.batch >= 1, caller, "policy: when.batch is ", when.batch, ", must be at least 1");
-    require(!budget.limited() || budget.cap || when.batch <= budget.tokens, caller,
-            "policy: when.batch is ", when.batch, ", must be at most the budget, ", budget.tokens);
+    const int pins = detail::pins_of(policy).count();
+    const int least = std::max(pins, 1);
+    const auto fits = [&](bool ok, const auto&... parts) {
+      if (!ok) fail(caller, detail::policy_name<Mine>(), ": ", parts...);
+    };
+    fits(!budget.limited() || budget.tokens >= least, "the budget of layer ", layer.index, " is ",
+         budget.tokens, ", must be at least 1 and at least what is always kept, ", pins);
+    fits(!Mine::needs.query_moments || when.kind == When::Kind::prompt,
+         "it needs query_moments, which exist at prompts' ends only, and its when is another");
+    fits(when.batch >= 1, "when.batch is ", when.batch, ", must be at least 1");
+    fits(!budget.limited() || budget.cap || when.batch - 1 <= budget.tokens - least,
+         "when.batch is ", when.batch, ", must be at most ", budget.tokens - least + 1,
+         ": of the budget, ", budget.tokens, ", ", pins, " tokens are always kept");
     return budget;
   }
   const LayerState& checked(int layer, Caller caller) const {

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cctype>
+#include <iterator>
 #include <memory>
 #include <ostream>
 #include <string>
 #include <vector>
 
 #include "kvast/core/pass_options.h"
+#include "kvast/core/policy.h"
 #include "kvast/core/pool.h"
 #include "kvast/core/shape.h"
 #include "tests/laws/scrambled.h"
@@ -36,7 +38,21 @@ struct Promise {
   int recent = 0;                ///< newest positions that are always kept
   bool ends_alike = false;       ///< kept sets do not depend on how tokens arrived
   bool shared_by_layer = false;
+  int prompt_budget = -1;            ///< in place of `budget` after a prompt's last pass
+  std::vector<int> layer_budgets{};  ///< in place of `budget`
+  bool keeps_specials = false;       ///< tokens of kind_of(position) == special always stay
+
+  int budget_at(std::size_t layer, bool ended_prompt) const {
+    if (ended_prompt && prompt_budget >= 0) return prompt_budget;
+    return layer_budgets.empty() ? budget : layer_budgets[layer];
+  }
 };
+
+/// What the tokenizer would say of the made-up model's tokens.
+inline TokenKind kind_of(int position) {
+  if (position % 23 == 7) return TokenKind::special;
+  return position % 5 == 1 ? TokenKind::punctuation : TokenKind::other;
+}
 
 /// A cache over the made-up model.
 class AnyCache {
@@ -110,11 +126,21 @@ std::vector<Cell> budget_cells();
 std::vector<Cell> vector_cells();
 std::vector<Cell> composite_cells();
 
+/// Every policy with every storage and every group of query heads. Where each step is many times
+/// slower (under the sanitizers) every pair of them: each policy with each storage, the groups in
+/// turn.
 inline std::vector<Cell> all_cells() {
   std::vector<Cell> cells;
   for (auto some : {recency_cells, attention_cells, budget_cells, vector_cells, composite_cells}) {
     for (Cell& cell : some()) cells.push_back(cell);
   }
+#if defined(__SANITIZE_ADDRESS__)
+  std::erase_if(cells, [](const Cell& cell) {
+    const std::size_t turn = cell.policy.name.size() + static_cast<std::size_t>(cell.storage);
+    return static_cast<int>(cell.storage) < static_cast<int>(std::size(kLawStorages)) &&
+           cell.group != kLawGroups[turn % std::size(kLawGroups)];
+  });
+#endif
   return cells;
 }
 inline std::vector<Cell> cells_with(LawStorage storage) {

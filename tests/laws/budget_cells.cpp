@@ -55,7 +55,9 @@ struct DBudgetCase {
 };
 struct FastGenCase {
   static FastGen policy() { return {.threshold = 0.7F, .frequent = 0.2F, .local = 0.2F}; }
-  static Promise promise() { return {.name = "FastGen", .whole_prompts = true}; }
+  static Promise promise() {
+    return {.name = "FastGen", .whole_prompts = true, .keeps_specials = true};
+  }
 };
 
 }  // namespace

@@ -69,10 +69,17 @@ class CacheOf : public AnyCache {
   /// What a pass shows the policy.
   enum class Sight { none, attention, ties };
 
-  static PassOptions options(int tokens, Phase phase) {
-    return {.tokens = tokens,
-            .last_of_prompt = phase == Phase::prompt,
-            .more_of_prompt = phase == Phase::chunk};
+  PassOptions options(int tokens, Phase phase) {
+    PassOptions options{.tokens = tokens,
+                        .last_of_prompt = phase == Phase::prompt,
+                        .more_of_prompt = phase == Phase::chunk};
+    if (Policy::needs.token_kinds) {
+      kinds_.clear();
+      for (int token = 0; token < tokens; ++token)
+        kinds_.push_back(kind_of(cache_.length() + token));
+      options.kinds = kinds_;
+    }
+    return options;
   }
   std::vector<float> run(int tokens, Phase phase, Sight sight) {
     auto pass = cache_.begin(options(tokens, phase));
@@ -136,6 +143,7 @@ class CacheOf : public AnyCache {
 
   Cache cache_;
   bool external_;
+  std::vector<TokenKind> kinds_;
 };
 
 inline AnyStorage law_storage(LawStorage storage) {

@@ -32,13 +32,24 @@ struct PhasesCase {
              {.tokens_kept = 64, .recent = 10, .window = 33, .when = When::full(20)},
              HeadSet{}.add(1, 0)}};
   }
-  static Promise promise() { return {.name = "SnapKVThenPerHead", .budget = 64, .recent = 8}; }
+  static Promise promise() {
+    return {.name = "SnapKVThenPerHead", .budget = 64, .recent = 8, .prompt_budget = 50};
+  }
+};
+
+struct PerLayerBudgetCase {
+  static PerLayerBudget<H2O> policy() {
+    return {{.heavy = 20, .recent = 20}, LayerBudgets::slope(2, 60, 1.2)};
+  }
+  static Promise promise() {
+    return {.name = "PerLayerBudgetH2O", .budget = 60, .recent = 20, .layer_budgets = {72, 48}};
+  }
 };
 
 }  // namespace
 
 std::vector<Cell> composite_cells() {
-  return cells_of<KeyformerCase, PerLayerCase, PerHeadCase, PhasesCase>();
+  return cells_of<KeyformerCase, PerLayerCase, PerHeadCase, PhasesCase, PerLayerBudgetCase>();
 }
 
 }  // namespace kvast::test

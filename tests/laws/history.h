@@ -30,14 +30,15 @@ inline void expect_laws(const Cell& cell, const AnyCache& cache, bool ended_prom
         ASSERT_GE(positions.front(), 0);
         ASSERT_LT(positions.back(), cache.length());
       }
-      const bool limited = promise.budget >= 0 && static_cast<int>(layer) >= promise.slack_layers &&
+      const int budget = promise.budget_at(layer, ended_prompt);
+      const bool limited = budget >= 0 && static_cast<int>(layer) >= promise.slack_layers &&
                            (ended_prompt || !promise.only_at_prompts);
       if (limited && promise.shares_budget) {
         std::size_t together = 0;
         for (const auto& head_kept : kept[layer]) together += head_kept.size();
-        ASSERT_LE(together, static_cast<std::size_t>(promise.budget) * kept[layer].size());
+        ASSERT_LE(together, static_cast<std::size_t>(budget) * kept[layer].size());
       } else if (limited) {
-        ASSERT_LE(static_cast<int>(positions.size()), promise.budget) << cell.name();
+        ASSERT_LE(static_cast<int>(positions.size()), budget) << cell.name();
       }
       const auto has = [&](int position) {
         return std::binary_search(positions.begin(), positions.end(), position);
@@ -46,6 +47,9 @@ inline void expect_laws(const Cell& cell, const AnyCache& cache, bool ended_prom
         ASSERT_TRUE(has(position)) << cell.name() << " lost sink " << position;
       for (int age = 0; age < std::min(promise.recent, cache.length()); ++age)
         ASSERT_TRUE(has(cache.length() - 1 - age)) << cell.name() << " lost a token of age " << age;
+      for (int position = 0; promise.keeps_specials && position < cache.length(); ++position)
+        ASSERT_TRUE(kind_of(position) != TokenKind::special || has(position))
+            << cell.name() << " lost special token " << position;
       if (static_cast<int>(layer) < promise.slack_layers) {
         ASSERT_EQ(static_cast<int>(positions.size()), cache.length());
       }
@@ -110,7 +114,7 @@ inline void run_history(const Cell& cell, int operations, std::uint64_t seed) {
       } else if (dice < 80 && cell.policy.whole_prompts) {
         const Kept kept = line.cache->kept();
         expect_refused([&] { (void)line.cache->run(1, Phase::chunk); },
-                       {cell.policy.name + " needs the whole prompt in one pass"});
+                       {cell.policy.name, "needs the whole prompt in one pass"});
         ASSERT_EQ(line.cache->kept(), kept);
         ++met.chunks;
       } else if (dice < 80) {

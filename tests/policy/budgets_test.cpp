@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Budgets that heads share and that layers differ in: exact totals, bytes that follow, and
 // refusals.
+#include <limits>
 #include <numeric>
 
 #include "tests/policy/simulation.h"
@@ -106,6 +107,48 @@ TEST(Pyramid, WrapsAPolicyThatSharesItsBudget) {
     EXPECT_EQ(sum(counts[layer]), 4 * expected.tokens[layer]);
 }
 
+// L2Norm keeps its first two layers whole: the schedule is that of the others.
+TEST(Pyramid, LeavesLayersWithoutABudgetAlone) {
+  const Shape shape{.layers = 6, .query_heads = 1};
+  const auto counts = counts_after_prompt(
+      Pyramid<L2Norm>{{.tokens_kept = 30, .when = When::step()}, 20.0}, shape, 120);
+  EXPECT_EQ(counts[0][0], 120);
+  EXPECT_EQ(counts[1][0], 120);
+  const LayerBudgets expected = pyramid(4, 30, 0);
+  for (std::size_t layer = 2; layer < 6; ++layer)
+    EXPECT_EQ(counts[layer][0], expected.tokens[layer - 2]);
+}
+
+TEST(PerLayerBudget, LeavesLayersWithoutABudgetAlone) {
+  const Shape shape{.layers = 4, .query_heads = 1};
+  const auto counts = counts_after_prompt(
+      PerLayerBudget<L2Norm>{{.tokens_kept = 30, .when = When::step()}, funnel(4, 40, 1.0)}, shape,
+      120);
+  EXPECT_EQ(counts, (std::vector<std::vector<int>>{{120}, {120}, {40}, {40}}));
+}
+
+// What is pinned at both ends counts once each: the total stays exact.
+TEST(Pyramid, CountsSinksAndTheWindow) {
+  const Shape shape{.layers = 5, .query_heads = 2};
+  const auto counts = counts_after_prompt(
+      Pyramid<Protect<SnapKV>>{{{.tokens_kept = 30, .window = 4}, 6, 3}, 20.0}, shape, 120);
+  int total = 0;
+  for (const auto& layer : counts) total += layer[0];
+  EXPECT_EQ(total, 5 * 30);
+  EXPECT_GE(counts[4][0], 10);
+}
+
+// A capped policy decides whether or not the cap is exceeded.
+TEST(PerLayerBudget, KeepsACapACap) {
+  const Corm capped{.window = 3, .recent = 4, .cap = 90};
+  const Shape shape{.layers = 2, .query_heads = 2};
+  const auto plain = counts_after_prompt(capped, shape, 80);
+  EXPECT_LT(plain[0][0], 80);
+  EXPECT_EQ(counts_after_prompt(PerLayerBudget<Corm>{capped, funnel(2, 90, 1.0)}, shape, 80),
+            plain);
+  EXPECT_EQ(counts_after_prompt(Pyramid<Corm>{capped, 1.0}, shape, 80), plain);
+}
+
 TEST(PerLayerBudget, IsRefusedForAnotherNumberOfLayers) {
   PerLayerBudget<TOVA> policy{{.tokens_kept = 8}, funnel(4, 20)};
   expect_policy_refused(policy, {"PerLayerBudget.budgets", "4 layers", "has 3"});
@@ -177,7 +220,7 @@ TEST(PerLayerBudget, IsRefusedBelowWhatIsPinned) {
       [&] {
         KVCache<PerLayerBudget<SnapKV>, External>(shape, {{.tokens_kept = 64}, steep}, {}, pool);
       },
-      {"budget of layer", "32 tokens", "always kept"});
+      {"PerLayerBudget<SnapKV>", "budget of layer", "always kept, 32"});
   const auto counts = counts_after_prompt(Pyramid<H2O>{{.heavy = 32, .recent = 32}, 20.0},
                                           {.layers = 30, .query_heads = 1}, 150);
   int total = 0;
@@ -198,9 +241,22 @@ TEST(AdaHeadsSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(AdaHeads<SnapKV>{{}, 1.5F}, {"AdaHeads.safeguard", "1.5"});
   expect_policy_refused(AdaHeads<SnapKV>{{.window = 0}}, {"SnapKV.window", "0"});
   expect_policy_refused(Pyramid<SnapKV>{{}, 0.5}, {"Pyramid.beta", "0.5"});
+  expect_policy_refused(Pyramid<SnapKV>{{}, std::numeric_limits<double>::infinity()},
+                        {"Pyramid.beta", "inf"});
+  expect_policy_refused(Pyramid<SnapKV>{{.tokens_kept = 1 << 23}}, {"Pyramid", "8388608", "2^22"});
   expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, {-1}}, {"Pyramid.kvpress.prompt", "-1"});
   expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, {100, 1.5}}, {"Pyramid.kvpress.kept", "1.5"});
   expect_policy_refused(Pyramid<SnapKV>{{.tokens_kept = 32}}, {"Pyramid", "32", "always kept, 32"});
+}
+
+// Each of these would do nothing, silently.
+TEST(AdaHeadsSettings, WrappersOfPoliciesWithoutALimitAreRefused) {
+  expect_policy_refused(AdaHeads<Corm>{}, {"AdaHeads", "Corm has no budget"});
+  expect_policy_refused(Pyramid<Corm>{}, {"Pyramid", "Corm has no budget"});
+  expect_policy_refused(PerLayerBudget<Corm>{{}, funnel(3, 300, 1.0)},
+                        {"PerLayerBudget", "Corm has no budget"});
+  expect_refused([] { (void)funnel(4, 20, 1.5); }, {"funnel", "first is 1.5", "(0, 1]"});
+  expect_refused([] { (void)LayerBudgets::slope(4, 1 << 23, 1.0); }, {"mean is 8388608", "2^22"});
 }
 
 }  // namespace

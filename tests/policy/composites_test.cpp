@@ -254,6 +254,18 @@ TEST(CompositeSettings, ImpossibleOnesOfEitherPartAreRefusedByName) {
   expect_policy_refused(PrefillThenDecode<SnapKV, H2O>{{.window = 0}, {}}, {"SnapKV.window", "0"});
   expect_policy_refused(PrefillThenDecode<SnapKV, H2O>{{}, {.recent = -2}}, {"H2O.recent", "-2"});
   expect_policy_refused(PrefillThenDecode<H2O, SnapKV>{}, {"PrefillThenDecode.decode", "never"});
+  using Retrieval = PerHead<H2O, SnapKV>;
+  expect_policy_refused(PrefillThenDecode<SnapKV, Retrieval>{},
+                        {"PrefillThenDecode.decode", "SnapKV", "never"});
+  expect_policy_refused(Retrieval{{}, {}, HeadSet{}.add(0, 1)},
+                        {"PerHead.heads", "head 1 of layer 0", "1 heads"});
+  expect_policy_refused(Retrieval{{}, {}, HeadSet{}.add(5, 0)},
+                        {"PerHead.heads", "head 0 of layer 5", "0 heads"});
+  expect_policy_refused(PerLayer<H2O, TOVA>{{}, {}, LayerSet::first(4)},
+                        {"PerLayer.layers has layer 3", "the cache has 3"});
+  expect_policy_refused(PrefillThenDecode<SnapKV, AdaHeads<Corm>>{}, {"AdaHeads", "Corm"});
+  expect_policy_refused(PrefillThenDecode<SnapKV, H2O>{{}, {.heavy = 8, .when = When::full(10)}},
+                        {"H2O: when.batch is 10"});
   expect_refused([] { (void)HeadSet{}.add(128, 0); }, {"HeadSet", "128 and 0", "[0, 128)"});
   expect_refused([] { (void)HeadSet{}.add(0, -1); }, {"HeadSet", "0 and -1"});
 }

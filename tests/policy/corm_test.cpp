@@ -137,6 +137,29 @@ TYPED_TEST(CormTest, ExactlyAUniformShareCounts) {
   }
 }
 
+// Each head pays for what it keeps, to a block.
+TEST(Corm, BytesFollowEachHeadsTokens) {
+  const Shape shape{.query_heads = 8, .heads = 4};
+  test::Run<Corm, Dense<float>> run(conversation_script(47, shape), {.window = 2, .recent = 4});
+  run.pass({.tokens = 150, .last_of_prompt = true});
+  std::size_t blocks = 0;
+  int fewest = 150;
+  int most = 0;
+  for (int head = 0; head < 4; ++head) {
+    const int kept = run.cache().tokens(0, head);
+    blocks += static_cast<std::size_t>(kept + 31) / 32;
+    fewest = std::min(fewest, kept);
+    most = std::max(most, kept);
+  }
+  EXPECT_LT(fewest, most) << "heads must differ for this test to mean anything";
+  EXPECT_LT(most, 118);
+  const std::size_t payload = 32 * sizeof(float) * (160 + 32);  // value_dim 8 is padded to a tile
+  const std::size_t side = 32 * (sizeof(int) + sizeof(Corm::State)) + 128;
+  const std::size_t list = 64;  // of each head's pointers to its blocks
+  EXPECT_LE(run.cache().bytes_in_use(), blocks * (payload + side) + 4 * list);
+  EXPECT_GE(run.cache().bytes_in_use(), blocks * payload);
+}
+
 TEST(CormSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(Corm{.window = 0}, {"Corm.window", "0"});
   expect_policy_refused(Corm{.recent = 0}, {"Corm.recent", "0", "at least 1"});

@@ -11,11 +11,12 @@ namespace kvast::test {
 namespace {
 
 TEST(PyramidInfer, RatiosCompound) {
-  const LayerBudgets budgets = pyramid_infer(4, 1000, 0.9);
-  double part = 1.0;
-  for (int layer = 0; layer < 4; ++layer) {
-    part *= 0.1 * (std::cos(3.14159265358979 * layer / 4) + 1) / 2 + 0.9;
-    EXPECT_EQ(budgets.tokens[static_cast<std::size_t>(layer)], static_cast<int>(part * 1000));
+  const LayerBudgets budgets = pyramid_infer(30, 1000, 0.9);
+  int kept = 1000;
+  for (int layer = 0; layer < 30; ++layer) {
+    const double part = 0.1 * (std::cos(3.14159265358979 * layer / 30) + 1) / 2 + 0.9;
+    kept = std::max(static_cast<int>(kept * part), 64);  // each layer's count is whole
+    EXPECT_EQ(budgets.tokens[static_cast<std::size_t>(layer)], kept);
   }
   EXPECT_EQ(budgets.tokens[0], 1000);
   const LayerBudgets slow = pyramid_infer(4, 1000, 0.9, 2);

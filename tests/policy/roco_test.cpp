@@ -82,6 +82,20 @@ TEST(RoCo, AConstantSeriesHasNoNegativeVariance) {
   EXPECT_NEAR(ranks[0], 0.1F, 1e-4F);
 }
 
+// With Reduce::sum a mean may be as large as the group.
+TEST(RoCo, ASparedTokenOutranksASteadyOneOfAnyMean) {
+  const RoCo policy{.tokens_kept = 2, .sinks = 0, .recent = 0, .spared = 0.5F};
+  std::vector<RoCo::State> states(2);
+  for (int step = 0; step < 10; ++step) {
+    policy.observe(states[0], {.weight = 7.5F});
+    policy.observe(states[1], {.weight = step % 2 == 0 ? 0.0F : 0.2F});
+  }
+  const std::vector<Token> tokens{{.position = 0, .age = 1}, {.position = 1, .age = 0}};
+  std::vector<float> ranks(2);
+  policy.rank_head({.tokens = tokens, .states = states, .budget = 2}, ranks);
+  EXPECT_GT(ranks[1], ranks[0]);
+}
+
 TEST(RoCoSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(RoCo{.sinks = -1}, {"RoCo.sinks", "-1"});
   expect_policy_refused(RoCo{.recent = -2}, {"RoCo.recent", "-2"});

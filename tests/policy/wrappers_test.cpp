@@ -32,6 +32,29 @@ TEST(Protect, ProtectingTheNewestIsWhatAPolicysOwnRecentDoes) {
   }
 }
 
+TEST(Protect, CountsEachPinnedTokenOnce) {
+  const Pins pins = Protect<SnapKV>{{.window = 8}, 4, 6}.pins();
+  EXPECT_EQ(pins.first, 4);
+  EXPECT_EQ(pins.newest, 8);
+  EXPECT_EQ((Protect<RoCo>{{.sinks = 4, .recent = 10}, 6, 12}.pins().count()), 18);
+  expect_policy_refused(Protect<SnapKV>{{.tokens_kept = 11, .window = 8}, 4, 6},
+                        {"Protect<SnapKV>", "budget of layer 0 is 11", "always kept, 12"});
+}
+
+TEST(Protect, WorksOverAPolicyThatChooses) {
+  const FastGen narrow{.threshold = 0.01F, .frequent = 0.05F, .local = 0.05F};
+  test::Run<Protect<FastGen>, Dense<float>> run(conversation_script(58), {narrow, 5, 9});
+  std::vector<TokenKind> kinds(60, TokenKind::other);
+  kinds[30] = TokenKind::special;
+  run.pass({.tokens = 60, .last_of_prompt = true, .kinds = kinds});
+  for (int head = 0; head < 2; ++head) {
+    const std::vector<int> kept = run.kept(head);
+    ASSERT_LT(kept.size(), 60U);
+    for (const int position : {0, 1, 2, 3, 4, 30, 51, 52, 53, 54, 55, 56, 57, 58, 59})
+      EXPECT_TRUE(std::binary_search(kept.begin(), kept.end(), position)) << position;
+  }
+}
+
 TEST(Protect, WorksOverPoliciesThatRankWholeHeads) {
   test::Run<Protect<KeyDiff>, Dense<float>> run(conversation_script(53),
                                                 {{.tokens_kept = 10}, 2, 3});
@@ -105,6 +128,9 @@ TEST(WrapperSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(Protect<TOVA>{{}, -1, 0}, {"Protect.sinks", "-1"});
   expect_policy_refused(Protect<TOVA>{{}, 0, -1}, {"Protect.newest", "-1"});
   expect_policy_refused(Every<H2O, 20>{{.heavy = 4, .recent = 4}}, {"when.batch", "20", "8"});
+  expect_policy_refused(Every<H2O, 6>{{.heavy = 4, .recent = 4}},
+                        {"Every<H2O, 6>", "when.batch is 6, must be at most 5", "budget, 8, 4"});
+  expect_policy_refused(H2O{.heavy = 0, .recent = 0}, {"H2O", "0", "at least 1"});
   expect_policy_refused(Random{.tokens_kept = 0}, {"Random.tokens_kept", "0"});
   expect_policy_refused(Random{.tokens_kept = 5, .recent = 6}, {"Random.tokens_kept", "6"});
   expect_policy_refused(KeyDiff{.tokens_kept = 0}, {"KeyDiff.tokens_kept", "0"});
@@ -139,6 +165,34 @@ TEST(ExpectedAttentionPrompts, MustComeWholeAndBeAttended) {
   pass->commit(0);
   expect_refused([&] { (void)cache.begin({.tokens = 3, .last_of_prompt = true}); },
                  {"last_of_prompt", "5 tokens", "ExpectedAttention"});
+}
+
+// A softmax of another scale is the same as queries of another length.
+TEST(ExpectedAttentionPrompts, ExpectWeightsOfTheScaleInUse) {
+  const auto numbers = [](std::uint64_t seed) {
+    std::vector<float> made;
+    for (int at = 0; at < 64 * 8; ++at)
+      made.push_back(static_cast<float>(noise(seed, at, 0, 0) - 0.5));
+    return made;
+  };
+  const std::vector<float> keys = numbers(60);
+  const std::vector<float> values = numbers(61);
+  const std::vector<float> queries = numbers(62);
+  const auto kept = [&](float longer, float scale) {
+    BlockPool pool;
+    KVCache<ExpectedAttention, Dense<float>> cache(Shape{.head_dim = 8}, {.tokens_kept = 20}, {},
+                                                   pool);
+    std::vector<float> turned = queries;
+    for (float& number : turned) number *= longer;
+    std::vector<float> output(64 * 8);
+    auto pass = cache.begin({.tokens = 64, .last_of_prompt = true});
+    pass->append(0, std::span(keys), std::span(values));
+    pass->attend(0, std::span(turned), std::span(output), {.scale = scale});
+    pass->commit(0);
+    return cache.kept(0, 0);
+  };
+  EXPECT_EQ(kept(1.0F, 8.0F), kept(8.0F, 1.0F));
+  EXPECT_NE(kept(1.0F, 8.0F), kept(1.0F, 0.0F)) << "the scale must matter for this test";
 }
 
 TEST(ExpectedAttentionPrompts, MayHaveGapsInTheirPositions) {

@@ -9,6 +9,8 @@
 
 #include "kvast/core/error.h"
 #include "kvast/core/policy.h"
+#include "kvast/core/shape.h"
+#include "kvast/core/type_name.h"
 
 namespace kvast {
 
@@ -113,13 +115,21 @@ concept HasOddPins = requires {
   &Policy::pins;
 }
 &&!requires(const Policy policy) {
-  { policy.pins() } -> std::same_as<int>;
+  { policy.pins() } -> std::same_as<Pins>;
 };
 template <class Policy>
 concept HasOddValidate = requires {
   &Policy::validate;
 }
 &&!requires(const Policy policy, Caller caller) { policy.validate(caller); };
+
+template <class Policy>
+concept HasOddShapes = requires {
+  &Policy::validate_shape;
+}
+&&!requires(const Policy policy, const ShapeList& shape, Caller caller) {
+  policy.validate_shape(shape, caller);
+};
 
 template <class Policy>
 concept RanksWholeHeads = requires(const Policy policy, HeadView<typename Policy::State> view,
@@ -166,17 +176,32 @@ constexpr bool replays() {
   if constexpr (requires { Policy::replays; }) return Policy::replays;
   return false;
 }
-/// Tokens that the policy pins in any long head; a budget below them is refused.
+/// What the policy pins in any long head; a budget below it is refused.
 template <class Policy>
-int pins_of(const Policy& policy) {
+Pins pins_of(const Policy& policy) {
   if constexpr (requires { policy.pins(); }) return policy.pins();
-  return 0;
+  return {};
 }
-/// What messages call the policy: its `name`, or no name.
+/// Whether the policy says what it may keep.
 template <class Policy>
-constexpr const char* name_of() {
-  if constexpr (requires { Policy::name; }) return Policy::name;
-  return "the policy";
+concept HasBudget = requires(const Policy policy) {
+  { policy.budget(Layer{}) } -> std::same_as<Budget>;
+};
+/// Throws Error where the policy's settings, or those of a part of it, do not fit the model.
+template <class Policy>
+void validate_shape(const Policy& policy, const ShapeList& shape, Caller caller) {
+  if constexpr (requires { policy.validate_shape(shape, caller); })
+    policy.validate_shape(shape, caller);
+}
+/// Throws Error where `policy` limits no layer, so that `wrapper` would do nothing; or else returns
+/// the first budget.
+template <class Policy>
+Budget require_budget(const char* wrapper, const Policy& policy, int layers, Caller caller) {
+  for (int layer = 0; layer < layers; ++layer) {
+    const Budget budget = policy.budget({layer, layers});
+    if (budget.limited()) return budget;
+  }
+  fail(caller, wrapper, ": ", type_name<Policy>(), " has no budget in any layer");
 }
 /// Whether the heads of a layer share its budget.
 template <class Policy>
@@ -223,9 +248,12 @@ consteval bool check_policy() {
                   "kvast policy: when must be a member, When when = When::step();");
     static_assert(!detail::HasOddPooling<Policy>,
                   "kvast policy: pooling must be a member, Pooling pooling{...};");
-    static_assert(!detail::HasOddPins<Policy>, "kvast policy: pins must be int pins() const");
+    static_assert(!detail::HasOddPins<Policy>, "kvast policy: pins must be Pins pins() const");
     static_assert(!detail::HasOddValidate<Policy>,
                   "kvast policy: validate must be void validate(Caller) const");
+    static_assert(!detail::HasOddShapes<Policy>,
+                  "kvast policy: validate_shape must be "
+                  "void validate_shape(const ShapeList&, Caller) const");
     static_assert(!detail::RanksTokens<Policy> || !detail::RanksWholeHeads<Policy>,
                   "kvast policy: has both rank(Token, State) and rank_head, so one of them would "
                   "never be called");

@@ -68,6 +68,7 @@ void of_head(const Policy& policy, int layer, int head, Body&& body) {
 /// `kAtPrompts`: it acts at prompts' ends whatever its habit.
 template <class Inner, class Whole, auto kMember, bool kAtPrompts = false>
 struct Part : Inner {
+  using Named = Inner;
   using State = Whole;
   When when = kAtPrompts ? When::prompt() : when_of(static_cast<const Inner&>(*this));
 
@@ -119,5 +120,15 @@ struct Part : Inner {
     });
   }
 };
+
+/// What messages call a policy, whatever it is a part of.
+template <class Policy>
+std::string policy_name() {
+  if constexpr (requires { typename Policy::Named; }) {
+    return policy_name<typename Policy::Named>();
+  } else {
+    return type_name<Policy>();
+  }
+}
 
 }  // namespace kvast::detail

@@ -76,6 +76,13 @@ KVAST_HD constexpr Budget tokens(int count) { return {count}; }
 KVAST_HD constexpr Budget at_most(int count) { return {count, true}; }
 inline constexpr Budget kNoBudget{};
 
+/// Tokens that a policy pins in any long head.
+struct Pins {
+  int first = 0;   ///< of the sequence
+  int newest = 0;  ///< of the sequence
+  KVAST_HD constexpr int count() const { return first + newest; }
+};
+
 /// When a policy acts.
 struct When {
   enum class Kind : std::uint8_t {
@@ -137,7 +144,8 @@ struct HeadView {
   std::span<const float> values;
   int head_dim = 0;
   int value_dim = 0;
-  std::span<const float> query_means{};        ///< [group, head_dim], before rotation
+  std::span<const float>
+      query_means{};  ///< [group, head_dim], times the softmax's scale, unrotated
   std::span<const float> query_covariances{};  ///< [group, head_dim, head_dim]
   const Rope* rope = nullptr;                  ///< CacheOptions::rope, with query_moments
 };

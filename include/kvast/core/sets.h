@@ -23,6 +23,12 @@ struct LayerSet {
     words[layer / 64] |= std::uint64_t{1} << (layer % 64);
     return *this;
   }
+  /// One more than the last layer of the set; 0 for none.
+  constexpr int end() const {
+    int layer = 256;
+    while (layer > 0 && !contains(layer - 1)) --layer;
+    return layer;
+  }
   /// The first `count` layers.
   static constexpr LayerSet first(int count, Caller caller = Caller::here()) {
     LayerSet set;
@@ -39,6 +45,12 @@ struct HeadSet {
   KVAST_HD constexpr bool contains(int layer, int head) const {
     return layer >= 0 && layer < kMost && head >= 0 && head < kMost &&
            ((words[layer][head / 64] >> (head % 64)) & 1U) != 0;
+  }
+  /// One more than the last head that the set has of a layer; 0 for none.
+  constexpr int end(int layer) const {
+    int head = kMost;
+    while (head > 0 && !contains(layer, head - 1)) --head;
+    return head;
   }
   /// Throws Error for a layer or a head that the set cannot hold.
   constexpr HeadSet& add(int layer, int head, Caller caller = Caller::here()) {

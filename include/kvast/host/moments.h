@@ -19,11 +19,11 @@ struct QueryMoments {
   std::vector<float> covariances;  ///< [query_heads, head_dim, head_dim], divided by the count
 };
 
-/// Moments of the queries at positions from `first` on (of all, where none is so late). `rope` is
-/// the rotation that they came with; empty: none.
-inline void take_moments(const Shape& shape, const View& queries, std::span<const int> positions,
-                         int first, const Rope& rope, const Executor& executor,
-                         QueryMoments& moments) {
+/// Moments of `scale` times the queries at positions from `first` on (of all, where none is so
+/// late). `rope` is the rotation that they came with; empty: none.
+inline void take_moments(const Shape& shape, const View& queries, float scale,
+                         std::span<const int> positions, int first, const Rope& rope,
+                         const Executor& executor, QueryMoments& moments) {
   const auto dim = static_cast<std::size_t>(shape.head_dim);
   const auto heads = static_cast<std::size_t>(shape.query_heads);
   moments.means.resize(heads * dim);
@@ -44,7 +44,10 @@ inline void take_moments(const Shape& shape, const View& queries, std::span<cons
       read_vector(queries, static_cast<int>(begin + row), head, shape.head_dim, to);
       if (!rope.empty())
         turn(rope, angles.data() + row * width, -1.0F / rope.scale, 1.0F / rope.scale, to);
-      for (std::size_t at = 0; at < dim; ++at) sums[at] += static_cast<double>(to[at]);
+      for (std::size_t at = 0; at < dim; ++at) {
+        to[at] *= scale;
+        sums[at] += static_cast<double>(to[at]);
+      }
     }
     float* means = moments.means.data() + static_cast<std::size_t>(head) * dim;
     for (std::size_t at = 0; at < dim; ++at)

@@ -13,6 +13,10 @@ template <class Inner>
 struct AdaHeads : Inner {
   static_assert(!detail::Composite<Inner>,
                 "AdaHeads: wrap the parts of a policy made of others, not the whole");
+  static_assert(detail::HasBudget<Inner>,
+                "AdaHeads: the policy has no budget that heads could share");
+  static_assert(detail::scope_of<Inner>() == Scope::head,
+                "AdaHeads: a policy whose heads keep one set (TOVA) gives each as many tokens");
   float safeguard = 0.2F;  ///< part of the budget that every head has for certain, in [0, 1]
   Allocation::Kind kind = Allocation::Kind::blend;
 
@@ -21,6 +25,10 @@ struct AdaHeads : Inner {
     if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);
     require(safeguard >= 0.0F && safeguard <= 1.0F, caller, "AdaHeads.safeguard is ", safeguard,
             ", must lie in [0, 1]");
+  }
+  void validate_shape(const ShapeList& shape, Caller caller) const {
+    detail::validate_shape(static_cast<const Inner&>(*this), shape, caller);
+    detail::require_budget("AdaHeads", static_cast<const Inner&>(*this), shape.layers(), caller);
   }
 };
 

@@ -13,6 +13,18 @@ template <class Policy>
 void validate_part(const Policy& policy, Caller caller) {
   if constexpr (requires { policy.validate(caller); }) policy.validate(caller);
 }
+/// A part for decoding that acts at prompts' ends only would never act.
+template <class Policy>
+void require_acts_in_decoding(const Policy& policy, Caller caller) {
+  if constexpr (splits<Policy, Split::heads>()) {
+    require_acts_in_decoding(policy.listed, caller);
+    require_acts_in_decoding(policy.rest, caller);
+  } else if constexpr (evicts<Policy>()) {
+    require(when_of(policy).kind != When::Kind::prompt, caller,
+            "PrefillThenDecode.decode: ", type_name<Policy>(),
+            " acts at prompts' ends only (when), so it would never act");
+  }
+}
 template <class First, class Second>
 constexpr bool either_evicts() {
   return evicts<First>() || evicts<Second>();
@@ -45,6 +57,12 @@ struct PerLayer {
   void validate(Caller caller) const {
     detail::validate_part(listed, caller);
     detail::validate_part(rest, caller);
+  }
+  void validate_shape(const ShapeList& shape, Caller caller) const {
+    require(layers.end() <= shape.layers(), caller, "PerLayer.layers has layer ", layers.end() - 1,
+            ", the cache has ", shape.layers());
+    detail::validate_shape(listed, shape, caller);
+    detail::validate_shape(rest, shape, caller);
   }
 };
 
@@ -91,6 +109,15 @@ struct PerHead {
   void validate(Caller caller) const {
     detail::validate_part(listed, caller);
     detail::validate_part(rest, caller);
+  }
+  void validate_shape(const ShapeList& shape, Caller caller) const {
+    for (int layer = 0; layer < HeadSet::kMost; ++layer) {
+      const int there = layer < shape.layers() ? shape[layer].heads : 0;
+      require(heads.end(layer) <= there, caller, "PerHead.heads has head ", heads.end(layer) - 1,
+              " of layer ", layer, ", where the cache has ", there, " heads");
+    }
+    detail::validate_shape(listed, shape, caller);
+    detail::validate_shape(rest, shape, caller);
   }
 };
 
@@ -140,10 +167,11 @@ struct PrefillThenDecode {
   void validate(Caller caller) const {
     detail::validate_part(prefill, caller);
     detail::validate_part(decode, caller);
-    if constexpr (!detail::Composite<Decode> && detail::evicts<Decode>()) {
-      require(detail::when_of(decode).kind != When::Kind::prompt, caller,
-              "PrefillThenDecode.decode acts at prompts' ends only (when), so it would never act");
-    }
+    detail::require_acts_in_decoding(decode, caller);
+  }
+  void validate_shape(const ShapeList& shape, Caller caller) const {
+    detail::validate_shape(prefill, shape, caller);
+    detail::validate_shape(decode, shape, caller);
   }
 };
 

@@ -24,7 +24,6 @@ struct ExpectedAttention {
   bool value_norms = true;
   float epsilon = 0.0F;  ///< added to the expected weight before the norm multiplies it
   static constexpr When when = When::prompt();
-  static constexpr const char* name = "ExpectedAttention";
   static constexpr Needs needs{.vectors = true, .query_moments = true, .whole_prompt = true};
   struct State {};
 
@@ -60,8 +59,7 @@ struct ExpectedAttention {
             line += spread[row * dim + at] * static_cast<double>(key[at]);
           second += static_cast<double>(key[row]) * line;
         }
-        logits[token] =
-            first / std::sqrt(static_cast<double>(dim)) + second / (2.0 * static_cast<double>(dim));
+        logits[token] = first + second / 2.0;
         if (view.tokens[token].position >= sinks) most = std::max(most, logits[token]);
       }
       double total = 0.0;
@@ -87,7 +85,7 @@ struct ExpectedAttention {
     }
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
-  int pins() const { return sinks; }
+  Pins pins() const { return {.first = sinks}; }
   void validate(Caller caller) const {
     require(sinks >= 0, caller, "ExpectedAttention.sinks is ", sinks, ", must be at least 0");
     require(future >= 1 && future <= (1 << 20), caller, "ExpectedAttention.future is ", future,

@@ -30,7 +30,6 @@ struct FastGen {
   int rows = 0;  ///< newest queries of the prompt that are averaged over; 0: all of them
   bool by_lifetime = true;
   When when = When::step();
-  static constexpr const char* name = "FastGen";
   static constexpr Needs needs{.attention = true, .token_kinds = true, .whole_prompt = true};
   struct State {
     float mass = 0.0F;

@@ -24,7 +24,7 @@ struct L2Norm {
   Budget budget(Layer layer) const {
     return skip.contains(layer.index) ? kNoBudget : tokens(tokens_kept);
   }
-  int pins() const { return recent; }
+  Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const { check_kept("L2Norm", tokens_kept, recent, caller); }
 };
 static_assert(check_policy<L2Norm>());

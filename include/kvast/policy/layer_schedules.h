@@ -15,8 +15,9 @@
 namespace kvast {
 
 /// PyramidInfer's ratios, which compound from layer to layer: layer l keeps (1 - p)(cos(pi l / L) +
-/// 1) / 2 + p of what the layer before it kept, every `interval` layers. Ref: PyramidInfer,
-/// arXiv:2405.12532, §4. (The method also spares the computation of what it drops; a cache cannot.)
+/// 1) / 2 + p of what the layer before it kept, rounded down, every `interval` layers, and never
+/// fewer than `least`. Ref: PyramidInfer, arXiv:2405.12532, §4. (The method also spares the
+/// computation of what it drops; a cache cannot.)
 inline LayerBudgets pyramid_infer(int layers, int prompt, double p = 0.9, int interval = 1,
                                   int least = 64, Caller caller = Caller::here()) {
   require(layers >= 1 && layers <= LayerBudgets::kMost, caller, "pyramid_infer: layers is ", layers,
@@ -26,12 +27,13 @@ inline LayerBudgets pyramid_infer(int layers, int prompt, double p = 0.9, int in
   require(interval >= 1, caller, "pyramid_infer: interval is ", interval, ", must be at least 1");
   require(least >= 1, caller, "pyramid_infer: least is ", least, ", must be at least 1");
   LayerBudgets budgets{.layers = layers};
-  double part = 1.0;
+  int kept = prompt;
   for (int layer = 0; layer < layers; ++layer) {
-    if (layer % interval == 0)
-      part *= (1.0 - p) * (std::cos(std::numbers::pi * layer / layers) + 1.0) / 2.0 + p;
-    const auto kept = static_cast<int>(std::floor(part * prompt + 1e-6));
-    budgets.tokens[static_cast<std::size_t>(layer)] = std::max(std::min(least, prompt), kept);
+    if (layer % interval == 0) {
+      const double part = (1.0 - p) * (std::cos(std::numbers::pi * layer / layers) + 1.0) / 2.0 + p;
+      kept = std::max(std::min(least, kept), static_cast<int>(std::floor(part * kept + 1e-9)));
+    }
+    budgets.tokens[static_cast<std::size_t>(layer)] = kept;
   }
   return budgets;
 }

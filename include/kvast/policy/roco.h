@@ -59,17 +59,18 @@ struct RoCo {
       for (std::size_t at = steady; at < count; ++at) deviations[order[at]] = kPin;
     }
     // what must go may be more than the steady ones: the spared then follow, by their mean
+    const float above = 1.0F + *std::max_element(ranks.begin(), ranks.end());
     for (std::size_t at = 0; at < count; ++at) {
       const Token token = view.tokens[at];
       if (token.position < sinks || token.age < recent) {
         ranks[at] = kPin;
       } else if (deviations[at] == kPin) {
-        ranks[at] += 2.0F;  // a mean weight is at most the group's sum
+        ranks[at] += above;
       }
     }
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
-  int pins() const { return sinks + recent; }
+  Pins pins() const { return {.first = sinks, .newest = recent}; }
   void validate(Caller caller) const {
     require(sinks >= 0, caller, "RoCo.sinks is ", sinks, ", must be at least 0");
     require(recent >= 0, caller, "RoCo.recent is ", recent, ", must be at least 0");

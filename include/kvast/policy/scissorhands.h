@@ -49,7 +49,7 @@ struct Scissorhands {
   }
   int window_rows() const { return window; }
   Budget budget(Layer) const { return tokens(tokens_kept); }
-  int pins() const { return recent; }
+  Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const {
     require(window >= 1 && window <= kMostWindow, caller, "Scissorhands.window is ", window,
             ", must lie in [1, ", kMostWindow, "]");

@@ -23,10 +23,10 @@ struct Protect : Inner {
       requires(detail::RanksTokens<Inner> && !detail::RanksByHead<Inner>) {
     return spares(t) ? kPin : Inner::rank(t, s);
   }
-  template <class Head>
-  KVAST_HD float rank(Token t, const State& s,
-                      const Head& head) const requires detail::RanksByHead<Inner> {
-    return spares(t) ? kPin : Inner::rank(t, s, head);
+  template <class Context>  // a Head, or a Choice
+  KVAST_HD float rank(Token t, const State& s, const Context& context) const
+      requires(detail::RanksByHead<Inner> || detail::Chooses<Inner>) {
+    return spares(t) ? kPin : Inner::rank(t, s, context);
   }
   void rank_head(HeadView<State> view,
                  std::span<float> ranks) const requires detail::RanksWholeHeads<Inner> {
@@ -35,9 +35,10 @@ struct Protect : Inner {
       if (spares(view.tokens[at])) ranks[at] = kPin;
     }
   }
-  int pins() const {
-    const int inner = detail::pins_of(static_cast<const Inner&>(*this));
-    return sinks + newest > inner ? sinks + newest : inner;  // the inner ones may be among these
+  Pins pins() const {
+    const Pins inner = detail::pins_of(static_cast<const Inner&>(*this));
+    return {.first = sinks > inner.first ? sinks : inner.first,
+            .newest = newest > inner.newest ? newest : inner.newest};
   }
   void validate(Caller caller) const {
     if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);

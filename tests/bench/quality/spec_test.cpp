@@ -64,7 +64,7 @@ TEST(Spec, WhatIsNotKnownIsRefusedWithWhatIs) {
   expect_refused("full", {"f8", "f16", "kivi"}, "f8");
   expect_refused("full", {"bits", "5"}, "kivi:bits=5");
   expect_refused("full", {"basis", "turned", "rotated"}, "turned+kivi");
-  expect_refused("full", {"hadamard+f16"}, "hadamard+f16");
+  expect_refused("full", {"v is 5"}, "kivi:bits=2,v=5");
   expect_refused("h2o:when=later", {"when", "later", "full/M"});
   expect_refused("snapkv:kind=median", {"kind", "median", "avg"});
 }
