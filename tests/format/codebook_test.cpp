@@ -19,7 +19,7 @@ std::vector<double> decoded(const std::vector<float>& numbers) {
   Codebook<Bits>::quantize(numbers.data(), static_cast<int>(numbers.size()), codes, affine);
   std::vector<double> out;
   for (std::size_t lane = 0; lane < numbers.size(); ++lane)
-    out.push_back(Codebook<Bits>::kLevels[codes[lane]] *
+    out.push_back((Codebook<Bits>::kLevels[codes[lane]] - Codebook<Bits>::kOffset) *
                   static_cast<double>(to_float(affine.scale)));
   return out;
 }
@@ -50,10 +50,10 @@ TEST(Codebook, ErrorIsAtMostLloydAndMaxs) {
 }
 
 TEST(Codebook, LevelsAreSymmetricAndRise) {
-  const auto check = [](const std::int8_t* levels, int count) {
-    EXPECT_EQ(levels[count - 1], 127);
+  const auto check = [](const std::uint8_t* levels, int count) {
+    EXPECT_EQ(levels[count - 1], 64 + 63);
     for (int at = 0; at < count; ++at) {
-      EXPECT_EQ(levels[at], -levels[count - 1 - at]);
+      EXPECT_EQ(levels[at] - 64, 64 - levels[count - 1 - at]);
       if (at > 0) {
         EXPECT_GT(levels[at], levels[at - 1]);
       }

@@ -25,7 +25,7 @@ struct Group {
   double minimum() const { return static_cast<double>(to_float(affine.minimum)); }
   int level(int lane) const {
     const std::uint8_t code = codes[static_cast<std::size_t>(lane)];
-    return Bits == 8 ? static_cast<std::int8_t>(code) : code;
+    return Bits == 8 ? code - 128 : code;
   }
   double decoded(int lane) const { return level(lane) * scale() + minimum(); }
 };
@@ -145,7 +145,9 @@ void mix_codes(std::uint64_t& hash) {
     for (float& number : numbers)
       number = static_cast<float>(8.0 * (random.uniform() + random.uniform() - 1.0));
     const Group<Bits> group(numbers);
-    for (const std::uint8_t code : group.codes) hash = test::mix(hash ^ code);
+    // 8 bits: in two's complement
+    for (const std::uint8_t code : group.codes)
+      hash = test::mix(hash ^ code ^ (Bits == 8 ? 128 : 0));
     hash = test::mix(hash ^ group.affine.scale.bits);
     hash = test::mix(hash ^ group.affine.minimum.bits);
   }

@@ -34,10 +34,11 @@ concept DenseFormat = requires(typename Candidate::Element element) {
 
 /// Codes of kBits bits per number and metadata per group:
 ///   quantize(numbers, width, codes, affine)   width is 8, 16, 24 or 32
-///   kPlanes             halves of metadata: 2 scale and minimum, levels are the codes; 1 scale
-///                       alone, and levels have a sign
-///   kHasLevels          whether kLevels has 16 levels, indexed by the code; else the code is the
-///                       level, in two's complement where levels have a sign
+///   kPlanes             halves of metadata: 2 scale and minimum, 1 scale alone
+///   kHasLevels          whether kLevels[code] stands in for the code in what follows
+///   kOffset             level = code - kOffset; codes are below 128 where kDigits is 1
+///   kDigits             bytes per number of the side that meets codes in a product: 1 adds an
+///                       error far below that of codes of at most 4 bits, 2 below any
 template <class Candidate>
 concept CodedFormat = requires(const float* numbers, std::uint8_t* codes, Affine& affine,
                                int planes) {
@@ -45,6 +46,8 @@ concept CodedFormat = requires(const float* numbers, std::uint8_t* codes, Affine
   { Candidate::kBits } -> std::convertible_to<int>;
   { Candidate::kPlanes } -> std::convertible_to<int>;
   { Candidate::kHasLevels } -> std::convertible_to<bool>;
+  { Candidate::kOffset } -> std::convertible_to<int>;
+  { Candidate::kDigits } -> std::convertible_to<int>;
   Candidate::quantize(numbers, 32, codes, affine);
 };
 

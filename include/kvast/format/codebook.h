@@ -23,24 +23,27 @@ constexpr auto lloyd_max() {
                       1.25623F, 1.61805F, 2.06902F, 2.73259F};
 }
 
-/// Levels by code, from the least to the greatest, the greatest 127: whole numbers, so that
-/// products with them are exact.
+inline constexpr int kMostLevel = 63;
+
+/// Levels by code plus kMostLevel + 1, from the least to the greatest, which is kMostLevel: whole
+/// numbers, so that products with them are exact.
 template <int Bits>
-constexpr std::array<std::int8_t, 16> codebook_levels() {
+constexpr std::array<std::uint8_t, 16> codebook_levels() {
   const auto half_levels = lloyd_max<Bits>();
   const float most = half_levels.back();
-  std::array<std::int8_t, 16> levels{};
+  std::array<std::uint8_t, 16> levels{};
   constexpr int kHalf = 1 << (Bits - 1);
   for (int at = 0; at < kHalf; ++at) {
     const auto step =
-        static_cast<int>(127.0F * half_levels[static_cast<std::size_t>(at)] / most + 0.5F);
-    levels[static_cast<std::size_t>(kHalf + at)] = static_cast<std::int8_t>(step);
-    levels[static_cast<std::size_t>(kHalf - 1 - at)] = static_cast<std::int8_t>(-step);
+        static_cast<int>(kMostLevel * half_levels[static_cast<std::size_t>(at)] / most + 0.5F);
+    levels[static_cast<std::size_t>(kHalf + at)] = static_cast<std::uint8_t>(kMostLevel + 1 + step);
+    levels[static_cast<std::size_t>(kHalf - 1 - at)] =
+        static_cast<std::uint8_t>(kMostLevel + 1 - step);
   }
   return levels;
 }
 template <int Bits>
-inline constexpr std::array<std::int8_t, 16> kCodebookLevels = codebook_levels<Bits>();
+inline constexpr std::array<std::uint8_t, 16> kCodebookLevels = codebook_levels<Bits>();
 
 }  // namespace detail
 
@@ -53,7 +56,9 @@ struct Codebook {
   static constexpr int kBits = Bits;
   static constexpr int kPlanes = 1;
   static constexpr bool kHasLevels = true;
-  static constexpr const std::int8_t* kLevels = detail::kCodebookLevels<Bits>.data();
+  static constexpr int kOffset = detail::kMostLevel + 1;
+  static constexpr int kDigits = 1;
+  static constexpr const std::uint8_t* kLevels = detail::kCodebookLevels<Bits>.data();
   static constexpr const char* kName = Bits == 2 ? "code2" : Bits == 3 ? "code3" : "code4";
 
   static void quantize(const float* numbers, int width, std::uint8_t* codes, Affine& affine) {
@@ -63,14 +68,14 @@ struct Codebook {
       squares = squares + number * number;
     }
     const double deviation = std::sqrt(squares / width);
-    auto scale = static_cast<float>(deviation *
-                                    static_cast<double>(detail::lloyd_max<Bits>().back()) / 127.0);
+    auto scale = static_cast<float>(
+        deviation * static_cast<double>(detail::lloyd_max<Bits>().back()) / detail::kMostLevel);
     // codes, the scale that fits them best, and codes again with the scale as it is stored
     nearest(numbers, width, scale, codes);
     double product = 0.0;
     double norm = 0.0;
     for (int lane = 0; lane < width; ++lane) {
-      const double level = static_cast<double>(kLevels[codes[lane]]);
+      const double level = static_cast<double>(level_of(codes[lane]));
       product = product + static_cast<double>(numbers[lane]) * level;
       norm = norm + level * level;
     }
@@ -80,12 +85,13 @@ struct Codebook {
   }
 
  private:
+  static int level_of(unsigned code) { return kLevels[code] - kOffset; }
   static void nearest(const float* numbers, int width, float scale, std::uint8_t* codes) {
     for (int lane = 0; lane < width; ++lane) {
       const float level = scale > 0.0F ? numbers[lane] / scale : 0.0F;
       unsigned code = 0;
       for (unsigned next = 1; next < 1U << Bits; ++next) {
-        const float middle = static_cast<float>(kLevels[next - 1] + kLevels[next]) * 0.5F;
+        const float middle = static_cast<float>(level_of(next - 1) + level_of(next)) * 0.5F;
         code = level >= middle ? next : code;
       }
       codes[lane] = static_cast<std::uint8_t>(code);

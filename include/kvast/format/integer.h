@@ -21,6 +21,8 @@ struct Int {
   static constexpr int kBits = Bits;
   static constexpr int kPlanes = Bits == 8 ? 1 : 2;
   static constexpr bool kHasLevels = false;
+  static constexpr int kOffset = Bits == 8 ? 128 : 0;
+  static constexpr int kDigits = Bits == 8 ? 2 : 1;
   static constexpr const char* kName = Bits == 2   ? "int2"
                                        : Bits == 3 ? "int3"
                                        : Bits == 4 ? "int4"
@@ -40,7 +42,7 @@ struct Int {
           scale > 0.0F
               ? std::clamp(std::nearbyint((numbers[lane] - minimum) / scale), kLeast, kMost)
               : 0.0F;
-      codes[lane] = static_cast<std::uint8_t>(static_cast<int>(steps));
+      codes[lane] = static_cast<std::uint8_t>(static_cast<int>(steps) + kOffset);
     }
   }
 };

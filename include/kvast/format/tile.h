@@ -49,9 +49,9 @@ RowAffine row_affine(const std::byte* tile, int rows, int row) {
 
 template <CodedFormat Format>
 float level_of(unsigned code) {
-  if constexpr (Format::kHasLevels) return static_cast<float>(Format::kLevels[code]);
-  if constexpr (Format::kPlanes == 1) return static_cast<float>(static_cast<std::int8_t>(code));
-  return static_cast<float>(code);
+  int level = static_cast<int>(code);
+  if constexpr (Format::kHasLevels) level = Format::kLevels[code];
+  return static_cast<float>(level - Format::kOffset);
 }
 
 /// The unit that holds a row.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How integer codes are packed: eight rows of a tile together, two rows of a column side by side,
-// so that a dot product of 16-bit pairs takes them after one shift and one mask.
+// How integer codes are packed: eight rows of a tile together, four rows of a column side by side,
+// so that a dot product of bytes takes them after one shift and one mask.
 #pragma once
 
 #include <cstddef>
@@ -21,22 +21,21 @@ constexpr std::size_t unit_bytes() {
 
 namespace detail {
 
-/// Where a code lies. A unit is eight vectors of 32 lanes of 16 bits: vector 2 * (row / 2) + column
-/// / 16, lane 2 * (column % 16) + row % 2. Codes of `Bits` bits (2, 4 or 8) fill the 16 bits of a
-/// word from below with 16 / Bits vectors after each other.
+/// Where a code lies. A unit is four vectors of 64 codes: vector 2 * (row / 4) + column / 16, lane
+/// 4 * (column % 16) + row % 4. Codes of `Bits` bits (2, 4 or 8) of 8 / Bits vectors after each
+/// other fill each byte from below.
 template <int Bits>
 struct Fields {
-  static constexpr int kFields = 16 / Bits;
-  static constexpr int kChunk = 64;  ///< bytes: 32 words
+  static constexpr int kFields = 8 / Bits;
+  static constexpr int kChunk = 64;  ///< bytes
   static constexpr unsigned kMask = (1U << Bits) - 1U;
 
-  static int vector(int row, int column) { return row / 2 * 2 + column / 16; }
-  static int lane(int row, int column) { return 2 * (column % 16) + row % 2; }
+  static int vector(int row, int column) { return row / 4 * 2 + column / 16; }
+  static int lane(int row, int column) { return 4 * (column % 16) + row % 4; }
   static int byte(int row, int column) {
-    return vector(row, column) / kFields * kChunk + 2 * lane(row, column) +
-           vector(row, column) % kFields * Bits / 8;
+    return vector(row, column) / kFields * kChunk + lane(row, column);
   }
-  static int shift(int row, int column) { return vector(row, column) % kFields * Bits % 8; }
+  static int shift(int row, int column) { return vector(row, column) % kFields * Bits; }
   static unsigned get(const std::uint8_t* unit, int row, int column) {
     return static_cast<unsigned>(unit[byte(row, column)]) >> shift(row, column) & kMask;
   }
@@ -47,10 +46,10 @@ struct Fields {
   }
 };
 
-/// Single bits behind a unit of two: bit `lane` of the 32-bit word `vector`.
+/// Single bits behind a unit of two: bit `lane` of the 64-bit word `vector`.
 struct Bits {
   static int byte(int row, int column) {
-    return 4 * Fields<2>::vector(row, column) + Fields<2>::lane(row, column) / 8;
+    return 8 * Fields<2>::vector(row, column) + Fields<2>::lane(row, column) / 8;
   }
   static int shift(int row, int column) { return Fields<2>::lane(row, column) % 8; }
 };

@@ -29,7 +29,7 @@ struct AttendTask {
 struct AttendWork {
   std::vector<HeadSight> sights;  ///< [heads]
   std::vector<AttendTask> tasks;
-  std::vector<float> outputs;    ///< [partial rows, value_dim], not yet divided by sums
+  std::vector<float> outputs;    ///< [partial rows, output_width], not yet divided by sums
   std::vector<float> maxima;     ///< [partial rows]
   std::vector<float> sums;       ///< [partial rows]
   std::vector<float> lse;        ///< [query_heads, count] log-sum-exp of every row
@@ -41,6 +41,13 @@ struct AttendWork {
   std::vector<float> saved_factors;      ///< the same shape: what makes them weights
   std::vector<std::size_t> first_saved;  ///< [heads + 1] blocks before this head's
 };
+
+/// A row's output, and behind it what products with codes still owe to it (see Pending).
+inline int output_width(const LayerPlan& plan) {
+  constexpr int kMostLanes = 16;
+  const int value_dim = plan.shape.values();
+  return value_dim + (plan.is_coded() ? value_dim / kBlockTokens * kMostLanes : 0);
+}
 
 /// Long splits, fixed by length and never by the number of threads: results are the same bits for
 /// any executor.
@@ -58,37 +65,59 @@ void scale_row(float* row, int columns, float factor) {
   for (int at = 0; at < columns; ++at) row[at] *= factor;
 }
 
-/// One row's online softmax over a block: scores become exp(score - maximum), hidden slots 0.
+/// Adds what is pending to the rows' outputs.
 template <class Simd>
-void soften(float* scores, std::uint32_t mask, float& maximum, float& sum, float* output,
-            int value_dim) {
+void settle_pending(const LayerPlan& plan, int rows, float* outputs) {
+  if (!plan.is_coded()) return;
+  const int value_dim = plan.shape.values();
+  for (int row = 0; row < rows; ++row) {
+    float* output = outputs + row * output_width(plan);
+    for (int tile = 0; tile < value_dim / kBlockTokens; ++tile) {
+      const float owed = Simd::reduce_add(Simd::load(output + value_dim + tile * Simd::kLanes));
+      for (int at = 0; at < kBlockTokens; ++at) output[tile * kBlockTokens + at] += owed;
+    }
+  }
+}
+
+/// Blocks whose scores meet the softmax together: less often is a row reduced to one number.
+inline constexpr int kBlocksAtOnce = 4;
+
+/// One row's online softmax over `count` blocks, whose scores lie `stride` apart: scores become
+/// exp(score - maximum), hidden slots 0.
+template <class Simd>
+void soften(float* scores, std::ptrdiff_t stride, int count, const std::uint32_t* masks,
+            std::ptrdiff_t mask_stride, float& maximum, float& sum, float* output, int width) {
   using F = typename Simd::F;
   F most = Simd::load(scores);
-  for (int at = Simd::kLanes; at < kBlockTokens; at += Simd::kLanes)
-    most = Simd::max(most, Simd::load(scores + at));
+  for (int block = 0; block < count; ++block) {
+    for (int at = 0; at < kBlockTokens; at += Simd::kLanes)
+      most = Simd::max(most, Simd::load(scores + block * stride + at));
+  }
   const float here = Simd::reduce_max(most);
   if (here > maximum) {
     const float shrink = std::exp(std::max(maximum - here, -87.0F));
     maximum = here;
     if (sum != 0.0F) {
       sum *= shrink;
-      scale_row<Simd>(output, value_dim, shrink);
+      scale_row<Simd>(output, width, shrink);
     }
   }
   const F base = Simd::set1(maximum);
   F total = Simd::zero();
-  for (int at = 0; at < kBlockTokens; at += Simd::kLanes) {
-    const F power = exp_lanes<Simd>(Simd::sub(Simd::load(scores + at), base));
-    Simd::store(scores + at, power);
-    total = Simd::add(total, power);
-  }
-  if (mask != kAllLive) {
-    for (int slot = 0; slot < kBlockTokens; ++slot) {
-      if ((mask >> slot & 1U) == 0) scores[slot] = 0.0F;
+  for (int block = 0; block < count; ++block) {
+    float* line = scores + block * stride;
+    const std::uint32_t mask = masks[block * mask_stride];
+    for (int at = 0; at < kBlockTokens; at += Simd::kLanes) {
+      const F power = exp_lanes<Simd>(Simd::sub(Simd::load(line + at), base));
+      Simd::store(line + at, power);
+      if (mask == kAllLive) total = Simd::add(total, power);
     }
-    total = Simd::load(scores);
-    for (int at = Simd::kLanes; at < kBlockTokens; at += Simd::kLanes)
-      total = Simd::add(total, Simd::load(scores + at));
+    if (mask == kAllLive) continue;
+    for (int slot = 0; slot < kBlockTokens; ++slot) {
+      if ((mask >> slot & 1U) == 0) line[slot] = 0.0F;
+    }
+    for (int at = 0; at < kBlockTokens; at += Simd::kLanes)
+      total = Simd::add(total, Simd::load(line + at));
   }
   sum += Simd::reduce_add(total);
 }
@@ -98,48 +127,55 @@ void run_task(const AttendTask& task, AttendWork& work) {
   const HeadSight& sight = work.sights[static_cast<std::size_t>(task.head)];
   const LayerPlan& plan = *sight.plan;
   const int value_dim = plan.shape.values();
-  float* outputs = work.outputs.data() + task.partial * static_cast<std::size_t>(value_dim);
+  const int width = output_width(plan);
+  float* outputs = work.outputs.data() + task.partial * static_cast<std::size_t>(width);
   float* maxima = work.maxima.data() + task.partial;
   float* sums = work.sums.data() + task.partial;
-  std::fill_n(outputs, static_cast<std::size_t>(task.rows) * static_cast<std::size_t>(value_dim),
-              0.0F);
+  std::fill_n(outputs, task.rows * width, 0.0F);
   std::fill_n(maxima, task.rows, kHidden);
   std::fill_n(sums, task.rows, 0.0F);
-  alignas(64) float buffer[kRowTile * kBlockTokens];
-  std::uint32_t masks[kRowTile];
+  alignas(64) float buffer[kBlocksAtOnce * kRowTile * kBlockTokens];
+  std::uint32_t masks[kBlocksAtOnce * kRowTile];
   const std::size_t first_saved =
       work.saves ? work.first_saved[static_cast<std::size_t>(task.head)] : 0;
   const auto group = static_cast<std::size_t>(sight.group());
-  for (int index = task.first_block; index < task.end_block; ++index) {
-    const Block& block = sight.head->block(index);
-    const bool coded = index < sight.head->coded.count;
+  // of a block's scores from the one before
+  const std::ptrdiff_t stride = (work.saves ? sight.group() : task.rows) * kBlockTokens;
+  for (int index = task.first_block; index < task.end_block; index += kBlocksAtOnce) {
+    const int count = std::min(kBlocksAtOnce, task.end_block - index);
     float* scores = buffer;
     if (work.saves)
       scores = work.saved.data() + ((first_saved + static_cast<std::size_t>(index)) * group +
                                     static_cast<std::size_t>(task.first_row)) *
                                        kBlockTokens;
-    block_scores<Simd>(sight, index, task.first_row, task.rows, scores, masks);
+    for (int block = 0; block < count; ++block) {
+      block_scores<Simd>(sight, index + block, task.first_row, task.rows, scores + block * stride,
+                         masks + block * task.rows);
+    }
     for (int row = 0; row < task.rows; ++row) {
-      soften<Simd>(scores + row * kBlockTokens, masks[row], maxima[row], sums[row],
-                   outputs + row * value_dim, value_dim);
+      soften<Simd>(scores + row * kBlockTokens, stride, count, masks + row, task.rows, maxima[row],
+                   sums[row], outputs + row * width, width);
     }
     if (work.saves) {
       const std::size_t blocks = static_cast<std::size_t>(sight.head->blocks());
       for (int row = 0; row < task.rows; ++row) {
-        work.saved_max[first_saved * group +
-                       static_cast<std::size_t>(task.first_row + row) * blocks +
-                       static_cast<std::size_t>(index)] = maxima[row];
+        std::fill_n(
+            work.saved_max.begin() +
+                static_cast<std::ptrdiff_t>(
+                    first_saved * group + static_cast<std::size_t>(task.first_row + row) * blocks +
+                    static_cast<std::size_t>(index)),
+            count, maxima[row]);
       }
     }
-    const Codec& codec = plan.value_codec(coded);
-    const std::byte* next_values = block_ahead(*sight.head, index).values;
-    for_value_tiles(codec, static_cast<const std::byte*>(block.values), value_dim,
-                    [&](const std::byte* tile, int first, int channels) {
-                      codec.multiply(scores, kBlockTokens, task.rows, kBlockTokens, tile, channels,
-                                     outputs + first, value_dim,
-                                     next_values + (tile - block.values));
-                    });
+    for (int block = 0; block < count; ++block) {
+      const Block& here = sight.head->block(index + block);
+      plan.value_codec(index + block < sight.head->coded.count)
+          .multiply(scores + block * stride, kBlockTokens, task.rows, kBlockTokens, here.values,
+                    value_dim, outputs, width, block_ahead(*sight.head, index + block).values,
+                    {outputs + value_dim, width});
+    }
   }
+  settle_pending<Simd>(plan, task.rows, outputs);
 }
 
 /// Joins the ranges of the rows of `tasks` (all of the same rows, in order), and writes them out.
@@ -149,6 +185,7 @@ inline void join_tasks(std::span<const AttendTask> tasks, AttendWork& work,
   const HeadSight& sight = work.sights[static_cast<std::size_t>(first.head)];
   const AttendOptions& options = *sight.options;
   const int value_dim = sight.plan->shape.values();
+  const auto width = static_cast<std::size_t>(output_width(*sight.plan));
   const int group = sight.group();
   const int count = static_cast<int>(sight.positions.size());
   for (int row = 0; row < first.rows; ++row) {
@@ -161,13 +198,12 @@ inline void join_tasks(std::span<const AttendTask> tasks, AttendWork& work,
     const float sink = has_sink ? options.sinks[static_cast<std::size_t>(query_head)] : kHidden;
     maximum = std::max(maximum, sink);
     float sum = has_sink ? std::exp(sink - maximum) : 0.0F;
-    float* total = work.outputs.data() + (first.partial + static_cast<std::size_t>(row)) *
-                                             static_cast<std::size_t>(value_dim);
+    float* total = work.outputs.data() + (first.partial + static_cast<std::size_t>(row)) * width;
     for (const AttendTask& task : tasks) {
       const std::size_t at = task.partial + static_cast<std::size_t>(row);
       const float factor =
           work.sums[at] == 0.0F ? 0.0F : std::exp(std::max(work.maxima[at] - maximum, -87.0F));
-      const float* part = work.outputs.data() + at * static_cast<std::size_t>(value_dim);
+      const float* part = work.outputs.data() + at * width;
       sum += work.sums[at] * factor;
       if (&task == &first) {
         for (int dim = 0; dim < value_dim; ++dim) total[dim] *= factor;
@@ -229,8 +265,8 @@ inline void plan_tasks(const LayerPlan& plan, const QueryRows& rows, AttendWork&
       }
     }
   }
-  const auto value_dim = static_cast<std::size_t>(plan.shape.values());
-  if (work.outputs.size() < partial * value_dim) work.outputs.resize(partial * value_dim);
+  const auto width = static_cast<std::size_t>(output_width(plan));
+  if (work.outputs.size() < partial * width) work.outputs.resize(partial * width);
   if (work.maxima.size() < partial) work.maxima.resize(partial);
   if (work.sums.size() < partial) work.sums.resize(partial);
   const auto all_rows = static_cast<std::size_t>(plan.shape.query_heads * rows.count());

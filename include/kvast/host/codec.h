@@ -14,8 +14,8 @@ struct Codec {
   bool dense;  ///< the column and row writers exist: tokens can be appended and moved one by one
   std::size_t (*tile_bytes)(int rows, int columns);
   void (*multiply)(const float* a, std::ptrdiff_t a_stride, int rows, int depth,
-                   const std::byte* tile, int columns, float* c, std::ptrdiff_t c_stride,
-                   const std::byte* ahead);
+                   const std::byte* tiles, int columns, float* c, std::ptrdiff_t c_stride,
+                   const std::byte* ahead, const Pending& pending);
   void (*encode)(const float* numbers, std::ptrdiff_t stride, int rows, int columns,
                  std::byte* tile);
   void (*decode)(const std::byte* tile, int rows, int columns, float* numbers,

@@ -65,7 +65,7 @@ void multiply_narrow(const float* a, std::ptrdiff_t a_stride, int rows, int dept
     const float* from = a + row * a_stride;
     std::fill_n(sums, kBlockTokens, 0.0F);
     if constexpr (CodedFormat<Format>) {  // it has 32 columns in memory
-      multiply_codes<Format, Simd>(from, a_stride, 1, depth, tile, sums, kBlockTokens, tile);
+      multiply_codes<Format, Simd>(from, a_stride, 1, depth, tile, 1, sums, kBlockTokens, tile, {});
     } else {
       multiply_rows<F32, Simd, 1>(from, a_stride, depth, numbers, sums, kBlockTokens, tile);
     }
@@ -75,27 +75,38 @@ void multiply_narrow(const float* a, std::ptrdiff_t a_stride, int rows, int dept
 
 }  // namespace detail
 
-/// c[row][0..columns) += a[row][0..depth) x tile, for any number of rows. `ahead` is the tile that
-/// will be read next, or any readable tile: it is prefetched row by row, since the hardware does
-/// not look beyond the page.
+/// c[row][0..columns) += a[row][0..depth) x tiles, for any number of rows: a tile after another for
+/// each 32 columns, all of `depth` rows, or of 32 where there are several. `ahead` is what will be
+/// read next, or anything readable of that size: it is prefetched row by row, since the hardware
+/// does not look beyond the page.
 template <class Format, class Simd>
 void tile_multiply(const float* a, std::ptrdiff_t a_stride, int rows, int depth,
-                   const std::byte* tile, int columns, float* c, std::ptrdiff_t c_stride,
-                   const std::byte* ahead) {
-  if (columns != kBlockTokens) {
-    detail::multiply_narrow<Format, Simd>(a, a_stride, rows, depth, tile, columns, c, c_stride);
-  } else if constexpr (CodedFormat<Format>) {
-    multiply_codes<Format, Simd>(a, a_stride, rows, depth, tile, c, c_stride, ahead);
+                   const std::byte* tiles, int columns, float* c, std::ptrdiff_t c_stride,
+                   const std::byte* ahead, [[maybe_unused]] const Pending& pending) {
+  const int whole = columns / kBlockTokens;
+  const std::size_t stride = tile_bytes<Format>(depth, kBlockTokens);
+  if constexpr (CodedFormat<Format>) {
+    if (whole > 0)
+      multiply_codes<Format, Simd>(a, a_stride, rows, depth, tiles, whole, c, c_stride, ahead,
+                                   pending);
   } else {
-    const auto* elements = reinterpret_cast<const typename Format::Element*>(tile);
-    for (int first = 0; first < rows; first += Simd::kMaxRows) {
-      const int many = std::min(Simd::kMaxRows, rows - first);
-      detail::with_rows<Simd::kMaxRows>(many, [&]<int Rows>() {
-        detail::multiply_rows<Format, Simd, Rows>(a + first * a_stride, a_stride, depth, elements,
-                                                  c + first * c_stride, c_stride,
-                                                  first == 0 ? ahead : tile);
-      });
+    for (int tile = 0; tile < whole; ++tile) {
+      const std::size_t here = static_cast<std::size_t>(tile) * stride;
+      const auto* elements = reinterpret_cast<const typename Format::Element*>(tiles + here);
+      for (int first = 0; first < rows; first += Simd::kMaxRows) {
+        const int many = std::min(Simd::kMaxRows, rows - first);
+        detail::with_rows<Simd::kMaxRows>(many, [&]<int Rows>() {
+          detail::multiply_rows<Format, Simd, Rows>(a + first * a_stride, a_stride, depth, elements,
+                                                    c + first * c_stride + tile * kBlockTokens,
+                                                    c_stride, (first == 0 ? ahead : tiles) + here);
+        });
+      }
     }
+  }
+  if (columns % kBlockTokens != 0) {
+    detail::multiply_narrow<Format, Simd>(
+        a, a_stride, rows, depth, tiles + static_cast<std::size_t>(whole) * stride,
+        columns % kBlockTokens, c + whole * kBlockTokens, c_stride);
   }
 }
 

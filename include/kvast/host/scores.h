@@ -102,7 +102,7 @@ inline void compacted_products(const HeadSight& sight, int index, const Block& b
                          sight.query_rank[static_cast<std::size_t>(query)] - (rank - begin));
       std::fill_n(products, kBlockTokens, 0.0F);
       sight.plan->key_codec(coded).multiply(turned, head_dim, 1, head_dim, block.keys, kBlockTokens,
-                                            products, kBlockTokens, block.keys);
+                                            products, kBlockTokens, block.keys, {});
       std::copy_n(products + begin, length, scores + row * kBlockTokens + begin);
     }
     rank += length;
@@ -144,7 +144,7 @@ void block_scores(const HeadSight& sight, int index, int first_row, int rows, fl
     plan.key_codec(coded).multiply(
         sight.queries + static_cast<std::ptrdiff_t>(first_row) * plan.shape.head_dim,
         plan.shape.head_dim, rows, plan.shape.head_dim, block.keys, kBlockTokens, scores,
-        kBlockTokens, block_ahead(*sight.head, index).keys);
+        kBlockTokens, block_ahead(*sight.head, index).keys, {});
   }
   if (options.softcap > 0.0F) detail::cap_logits<Simd>(options.softcap, rows, scores);
   int newest = 0;

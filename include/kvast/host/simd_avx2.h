@@ -16,12 +16,12 @@ struct Simd {
   static constexpr const char* kName = "avx2";
   static constexpr int kLanes = 8;
   static constexpr int kMaxRows = 6;
-  /// 16 registers: up to three rows keep all 32 columns, more keep 16 and take two turns.
-  static constexpr int vectors(int rows) { return rows <= 3 ? 4 : 2; }
+  /// Vectors of columns that `sums` rows of accumulators keep in 16 registers.
+  static constexpr int vectors(int sums) { return sums <= 3 ? 4 : sums <= 6 ? 2 : 1; }
 
   using F = __m256;
   using I = __m256i;  ///< 8 sums
-  using W = __m256i;  ///< 16 words of 16 bits: two rows of 8 columns
+  using W = __m256i;  ///< 32 bytes: four rows of 8 columns
 
   static F zero() { return _mm256_setzero_ps(); }
   static F set1(float number) { return _mm256_set1_ps(number); }
@@ -52,7 +52,8 @@ struct Simd {
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F div(F a, F b) { return _mm256_div_ps(a, b); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
-  static F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0F), a); }
+  /// Of a that is not negative, and any b.
+  static F max_magnitude(F a, F b) { return max(a, _mm256_andnot_ps(_mm256_set1_ps(-0.0F), b)); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F round(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   /// 2^a for whole a in [-126, 127].
@@ -71,50 +72,80 @@ struct Simd {
     return _mm_cvtss_f32(_mm_max_ss(half_max, _mm_shuffle_ps(half_max, half_max, 1)));
   }
 
-  // integers
+  /// Each of four vectors.
+  static void reduce_add(const F (&a)[4], float* out) {
+    reduce_four(a, out, [](auto x, auto y) { return x + y; });
+  }
+  static void reduce_max(const F (&a)[4], float* out) { reduce_four(a, out, Most{}); }
+
+  // bytes
   static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
   static I no_sum() { return _mm256_setzero_si256(); }
+  static I add(I a, I b) { return _mm256_add_epi32(a, b); }
   /// Rounds to nearest even; numbers must fit.
-  static void store_int16(std::int16_t* to, F a) {
-    const I whole = _mm256_cvtps_epi32(a);
-    _mm_storeu_si128(
-        reinterpret_cast<__m128i*>(to),
-        _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
+  static I to_int(F a) { return _mm256_cvtps_epi32(a); }
+  /// Four vectors after each other; numbers must fit.
+  static void store_int8(std::int8_t* to, const I (&a)[4]) {
+    const I words = _mm256_packs_epi32(a[0], a[1]);
+    const I bytes = _mm256_packs_epi16(words, _mm256_packs_epi32(a[2], a[3]));
+    const I order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(bytes, order));
   }
-  static W load_words(const std::uint8_t* from) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  static W load_bytes(const void* from) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(from));
   }
-  /// Bits [kField * index, kField * (index + 1)) of each word, kSigned: in two's complement.
-  template <int kField, bool kSigned>
+  /// Bits [kBits * index, kBits * (index + 1)) of each byte.
+  template <int kBits>
   static W field(W a, int index) {
-    if constexpr (kSigned) {
-      const W top = index == 0 ? _mm256_slli_epi16(a, 8) : a;
-      return _mm256_srai_epi16(top, 8);
-    }
-    return _mm256_and_si256(_mm256_srli_epi16(a, kField * index),
-                            _mm256_set1_epi16((1 << kField) - 1));
+    if (kBits == 8) return a;
+    const W shifted = index == 0 ? a : _mm256_srli_epi16(a, kBits * index);
+    return _mm256_and_si256(shifted, _mm256_set1_epi8(static_cast<char>((1 << kBits) - 1)));
   }
-  /// Adds 4 to each word whose bit is set.
+  /// Adds 4 to each byte whose bit is set.
   static W add_fours(W a, const std::uint8_t* bits) {
-    std::uint16_t set = 0;
+    std::int32_t set = 0;
     std::memcpy(&set, bits, sizeof set);
-    const W each = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192,
-                                     16384, static_cast<short>(-32768));
-    const W chosen = _mm256_cmpeq_epi16(
-        _mm256_and_si256(_mm256_set1_epi16(static_cast<short>(set)), each), each);
-    return _mm256_add_epi16(a, _mm256_and_si256(chosen, _mm256_set1_epi16(4)));
+    const W places =
+        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const W spread = _mm256_shuffle_epi8(_mm256_set1_epi32(set), places);
+    const W each = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201U));
+    const W chosen = _mm256_cmpeq_epi8(_mm256_and_si256(spread, each), each);
+    return _mm256_add_epi8(a, _mm256_and_si256(chosen, _mm256_set1_epi8(4)));
   }
-  /// Each word, in [0, 16), becomes its level.
-  static W lookup(const std::int8_t* levels, W codes) {
+  /// Each byte, in [0, 16), becomes its level.
+  static W lookup(const std::uint8_t* levels, W codes) {
     const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels));
-    const W low = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes);
-    return _mm256_srai_epi16(_mm256_slli_epi16(low, 8), 8);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), codes);
   }
-  /// sum[lane] += a pair of words times the two numbers of `pair`.
-  static I dot(I sum, W words, const std::int16_t* pair) {
-    std::int32_t both = 0;
-    std::memcpy(&both, pair, sizeof both);
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(words, _mm256_set1_epi32(both)));
+  /// sum[lane] += four codes (below 128 where factors reach beyond 64) times four factors.
+  static I dot(I sum, W codes, W factors) {
+#if defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(sum, codes, factors);
+#else
+    const W pairs = _mm256_maddubs_epi16(codes, factors);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#endif
+  }
+  /// The same four factors for each lane.
+  static W four(const std::int8_t* factors) {
+    std::int32_t all = 0;
+    std::memcpy(&all, factors, sizeof all);
+    return _mm256_set1_epi32(all);
+  }
+
+ private:
+  struct Most {
+    F operator()(F x, F y) const { return max(x, y); }
+    __m128 operator()(__m128 x, __m128 y) const { return _mm_max_ps(x, y); }
+  };
+  /// `join` of the eight numbers of each, by transposing.
+  template <class Join>
+  static void reduce_four(const F (&a)[4], float* out, Join join) {
+    const F first = join(_mm256_unpacklo_ps(a[0], a[1]), _mm256_unpackhi_ps(a[0], a[1]));
+    const F second = join(_mm256_unpacklo_ps(a[2], a[3]), _mm256_unpackhi_ps(a[2], a[3]));
+    const F all =
+        join(_mm256_shuffle_ps(first, second, 0x44), _mm256_shuffle_ps(first, second, 0xEE));
+    _mm_storeu_ps(out, join(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
   }
 };
 

@@ -25,13 +25,19 @@ struct Simd {
     std::int32_t lane[kLanes];
   };
   struct W {
-    std::int16_t word[2 * kLanes];
+    std::uint8_t byte[4 * kLanes];  ///< four rows of kLanes columns
   };
 
   template <class Body>
   static F each(Body body) {
     F result;
     for (int at = 0; at < kLanes; ++at) result.lane[at] = body(at);
+    return result;
+  }
+  template <class Body>
+  static W each_byte(Body body) {
+    W result;
+    for (int at = 0; at < 4 * kLanes; ++at) result.byte[at] = static_cast<std::uint8_t>(body(at));
     return result;
   }
   static F zero() { return set1(0.0F); }
@@ -78,8 +84,9 @@ struct Simd {
   static F max(F a, F b) {
     return each([&](int at) { return a.lane[at] > b.lane[at] ? a.lane[at] : b.lane[at]; });
   }
-  static F abs(F a) {
-    return each([&](int at) { return std::fabs(a.lane[at]); });
+  /// Of a that is not negative, and any b.
+  static F max_magnitude(F a, F b) {
+    return max(a, each([&](int at) { return std::fabs(b.lane[at]); }));
   }
   static F fma(F a, F b, F c) {
     return each([&](int at) { return a.lane[at] * b.lane[at] + c.lane[at]; });
@@ -100,50 +107,65 @@ struct Simd {
     return b.lane[0] > b.lane[1] ? b.lane[0] : b.lane[1];
   }
 
-  // integers
+  /// Each of four vectors.
+  static void reduce_add(const F (&a)[4], float* out) {
+    for (int at = 0; at < 4; ++at) out[at] = reduce_add(a[at]);
+  }
+  static void reduce_max(const F (&a)[4], float* out) {
+    for (int at = 0; at < 4; ++at) out[at] = reduce_max(a[at]);
+  }
+
+  // bytes
   static F to_float(I a) {
     return each([&](int at) { return static_cast<float>(a.lane[at]); });
   }
   static I no_sum() { return {}; }
+  static I add(I a, I b) {
+    for (int at = 0; at < kLanes; ++at) a.lane[at] += b.lane[at];
+    return a;
+  }
   /// Rounds to nearest even; numbers must fit.
-  static void store_int16(std::int16_t* to, F a) {
+  static I to_int(F a) {
+    I whole;
     for (int at = 0; at < kLanes; ++at) {
-      const float whole = std::nearbyint(a.lane[at]);
-      const bool fits = whole >= -32768.0F && whole <= 32767.0F;  // what is no number does not
-      to[at] = static_cast<std::int16_t>(fits ? static_cast<int>(whole) : 0);
+      const float number = std::nearbyint(a.lane[at]);
+      const bool fits = number >= -32768.0F && number <= 32767.0F;  // what is no number does not
+      whole.lane[at] = fits ? static_cast<std::int32_t>(number) : 0;
     }
+    return whole;
   }
-  static W load_words(const std::uint8_t* from) {
-    W words;
-    for (int at = 0; at < 2 * kLanes; ++at)
-      words.word[at] = static_cast<std::int16_t>(from[2 * at] | from[2 * at + 1] << 8);
-    return words;
+  /// Four vectors after each other; numbers must fit.
+  static void store_int8(std::int8_t* to, const I (&a)[4]) {
+    for (int at = 0; at < 4 * kLanes; ++at)
+      to[at] = static_cast<std::int8_t>(a[at / kLanes].lane[at % kLanes]);
   }
-  /// Bits [kField * index, kField * (index + 1)) of each word, kSigned: in two's complement.
-  template <int kField, bool kSigned>
+  static W load_bytes(const void* from) {
+    W bytes;
+    std::memcpy(bytes.byte, from, sizeof bytes.byte);
+    return bytes;
+  }
+  /// Bits [kBits * index, kBits * (index + 1)) of each byte.
+  template <int kBits>
   static W field(W a, int index) {
-    for (std::int16_t& word : a.word) {
-      const int bits = static_cast<std::uint16_t>(word) >> kField * index & ((1 << kField) - 1);
-      word = static_cast<std::int16_t>(kSigned && bits >= 128 ? bits - 256 : bits);
-    }
-    return a;
+    return each_byte([&](int at) { return a.byte[at] >> kBits * index & ((1 << kBits) - 1); });
   }
-  /// Adds 4 to each word whose bit is set.
+  /// Adds 4 to each byte whose bit is set.
   static W add_fours(W a, const std::uint8_t* bits) {
-    for (int at = 0; at < 2 * kLanes; ++at)
-      a.word[at] = static_cast<std::int16_t>(a.word[at] + (bits[at / 8] >> (at % 8) & 1) * 4);
-    return a;
+    return each_byte([&](int at) { return a.byte[at] + (bits[at / 8] >> (at % 8) & 1) * 4; });
   }
-  /// Each word, in [0, 16), becomes its level.
-  static W lookup(const std::int8_t* levels, W codes) {
-    for (std::int16_t& word : codes.word) word = levels[word];
-    return codes;
+  /// Each byte, in [0, 16), becomes its level.
+  static W lookup(const std::uint8_t* levels, W codes) {
+    return each_byte([&](int at) { return levels[codes.byte[at]]; });
   }
-  /// sum[lane] += a pair of words times the two numbers of `pair`.
-  static I dot(I sum, W words, const std::int16_t* pair) {
-    for (int at = 0; at < kLanes; ++at)
-      sum.lane[at] += words.word[2 * at] * pair[0] + words.word[2 * at + 1] * pair[1];
+  /// sum[lane] += four codes (below 128 where factors reach beyond 64) times four factors.
+  static I dot(I sum, W codes, W factors) {
+    for (int at = 0; at < 4 * kLanes; ++at)
+      sum.lane[at / 4] += codes.byte[at] * static_cast<std::int8_t>(factors.byte[at]);
     return sum;
+  }
+  /// The same four factors for each lane.
+  static W four(const std::int8_t* factors) {
+    return each_byte([&](int at) { return factors[at % 4]; });
   }
 };
 
