@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-STORY = ROOT / "examples" / "decoder" / "data" / "story.txt"
+from kvast_eval import ROOT, STORY, evaluate
+
 QUESTIONS = STORY.with_name("questions.jsonl")
 PEERS = ROOT / "tests" / "golden" / "kvpress" / "quality.json"
 # name -> (SPEC for a kept part, kvpress' name of the same or None)
@@ -41,15 +41,6 @@ POLICIES = {
 }
 WITHOUT_BUDGET = {"fastgen": "fastgen:when=prompt", "dbudgetkv": "dbudgetkv"}
 KEPT = (0.5, 0.25, 0.1)
-
-
-def evaluate(program, command, model, specs, arguments):
-    """The JSON lines of one call of kvast-eval for all specs."""
-    line = [program, command, "--model", model, "--storage", "f32", *arguments]
-    for spec in specs:
-        line += ["--policy", spec]
-    answer = subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout
-    return [json.loads(text) for text in answer.splitlines()]
 
 
 def print_table(rows):
@@ -87,12 +78,12 @@ def main():
     text = ["--text", str(STORY), "--context", str(peers["context"])]
     text += ["--continuation", str(peers["scored"])]
     for offset in offsets:
-        for line in evaluate(program, "nll", model, specs, [*text, "--offset", str(offset)]):
+        for line in evaluate(program, "nll", model, specs, "f32", [*text, "--offset", str(offset)]):
             runs[line["policy"]].append(line)
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as tasks:
         make = [sys.executable, ROOT / "bench" / "quality" / "story_tasks.py", STORY, QUESTIONS]
         subprocess.run(make, stdout=tasks, check=True)
-        lines = evaluate(program, "recall", model, specs, ["--tasks", tasks.name])
+        lines = evaluate(program, "recall", model, specs, "f32", ["--tasks", tasks.name])
     recall = {line["policy"]: line for line in lines if "recall" in line}
 
     def summary(spec):
