@@ -101,7 +101,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
   void observe(int layer, const Weights& weights, Caller caller = Caller::here()) {
     LayerState& state = at(layer, Stage::appended, "observe", caller);
     const Wishes wishes = wishes_of(state, layer);
-    require(!wishes.moments, caller, "observe: ", detail::type_name<PolicyType>(),
+    require(!wishes.moments, caller, "observe: ", detail::type_name<PolicyType>,
             " needs the queries, which only attend sees");
     require(wishes.ring == 0 || !state.plan.has_payload(), caller,
             "observe: the policy votes with the queries of all chunks, which only attend sees");
@@ -318,11 +318,11 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
   require(!(options.last_of_prompt && options.more_of_prompt), caller,
           "begin: last_of_prompt and more_of_prompt exclude each other");
   require(!(options.more_of_prompt && P::needs.whole_prompt), caller,
-          "begin: more_of_prompt is set, and ", detail::type_name<P>(),
+          "begin: more_of_prompt is set, and ", detail::type_name<P>,
           " needs the whole prompt in one pass");
   require(!P::needs.whole_prompt || !options.last_of_prompt || length_ == 0 || prompt_end_ > 0,
           caller, "begin: last_of_prompt is set after ", length_, " tokens of no prompt, and ",
-          detail::type_name<P>(), " needs the whole prompt in one pass");
+          detail::type_name<P>, " needs the whole prompt in one pass");
   require(length_ <= (1 << 30) - options.tokens, caller, "begin: position ", length_, " + ",
           options.tokens, " exceeds 2^30");
   const auto count = static_cast<std::size_t>(options.tokens);

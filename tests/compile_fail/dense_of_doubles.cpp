@@ -1,4 +1,4 @@
-// expect: Dense: the element is float or kvast::half
+// expect: Dense: the element is float, kvast::half or kvast::BF16
 // SPDX-License-Identifier: Apache-2.0
 #include <kvast/storage/dense.h>
 

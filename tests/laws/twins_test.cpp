@@ -53,7 +53,8 @@ TEST_P(Twins, AForkAndItsOriginGoOnAsIfAlone) {
   auto copy = origin->fork();
   EXPECT_EQ(copy->bytes(), origin->bytes());
   if (GetParam().storage != LawStorage::external) {
-    EXPECT_LT(pool.bytes_in_use(), before + before / 2) << "payload is shared, not copied";
+    // at 2 bits and head_dim 16 the side record is more than half
+    EXPECT_LT(pool.bytes_in_use(), before + before * 5 / 8) << "payload is shared, not copied";
   }
   // the copy goes a way of its own, in between the origin's steps
   for (int step = 0; step < 40; ++step) {

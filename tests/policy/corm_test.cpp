@@ -153,7 +153,7 @@ TEST(Corm, BytesFollowEachHeadsTokens) {
   }
   EXPECT_LT(fewest, most) << "heads must differ for this test to mean anything";
   EXPECT_LT(most, 118);
-  const std::size_t payload = 32 * sizeof(float) * (160 + 32);  // value_dim 8 is padded to a tile
+  const std::size_t payload = 32 * sizeof(float) * (160 + 8);
   const std::size_t side = 32 * (sizeof(int) + sizeof(Corm::State)) + 128;
   const std::size_t list = 64;  // of each head's pointers to its blocks
   EXPECT_LE(run.cache().bytes_in_use(), blocks * (payload + side) + 4 * list);

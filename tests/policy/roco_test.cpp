@@ -92,7 +92,11 @@ TEST(RoCo, ASparedTokenOutranksASteadyOneOfAnyMean) {
   }
   const std::vector<Token> tokens{{.position = 0, .age = 1}, {.position = 1, .age = 0}};
   std::vector<float> ranks(2);
-  policy.rank_head({.tokens = tokens, .states = states, .budget = 2}, ranks);
+  HeadView<RoCo::State> view{};
+  view.tokens = tokens;
+  view.states = states;
+  view.budget = 2;
+  policy.rank_head(view, ranks);
   EXPECT_GT(ranks[1], ranks[0]);
 }
 

@@ -187,7 +187,7 @@ TEST(ExpectedAttentionPrompts, ExpectWeightsOfTheScaleInUse) {
     std::vector<float> output(64 * 8);
     auto pass = cache.begin({.tokens = 64, .last_of_prompt = true});
     pass->append(0, std::span(keys), std::span(values));
-    pass->attend(0, std::span(turned), std::span(output), {.scale = scale});
+    pass->attend(0, std::span<const float>(turned), std::span(output), {.scale = scale});
     pass->commit(0);
     return cache.kept(0, 0);
   };

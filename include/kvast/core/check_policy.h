@@ -201,7 +201,7 @@ Budget require_budget(const char* wrapper, const Policy& policy, int layers, Cal
     const Budget budget = policy.budget({layer, layers});
     if (budget.limited()) return budget;
   }
-  fail(caller, wrapper, ": ", type_name<Policy>(), " has no budget in any layer");
+  fail(caller, wrapper, ": ", type_name<Policy>, " has no budget in any layer");
 }
 /// Whether the heads of a layer share its budget.
 template <class Policy>

@@ -123,11 +123,11 @@ struct Part : Inner {
 
 /// What messages call a policy, whatever it is a part of.
 template <class Policy>
-std::string policy_name() {
+constexpr auto policy_name() {
   if constexpr (requires { typename Policy::Named; }) {
     return policy_name<typename Policy::Named>();
   } else {
-    return type_name<Policy>();
+    return type_name<Policy>;
   }
 }
 

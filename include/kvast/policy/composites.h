@@ -21,7 +21,7 @@ void require_acts_in_decoding(const Policy& policy, Caller caller) {
     require_acts_in_decoding(policy.rest, caller);
   } else if constexpr (evicts<Policy>()) {
     require(when_of(policy).kind != When::Kind::prompt, caller,
-            "PrefillThenDecode.decode: ", type_name<Policy>(),
+            "PrefillThenDecode.decode: ", type_name<Policy>,
             " acts at prompts' ends only (when), so it would never act");
   }
 }
