@@ -48,7 +48,7 @@ Outcome run(Policy policy, Storage storage) {
   return outcome;
 }
 
-/// `coded`: rows that meet codes are rounded to 16 bits, here and there to the other neighbour.
+/// `coded`: rows that meet codes are rounded to a byte, here and there to the other neighbour.
 [[maybe_unused]] void expect_alike(const Outcome& one, const Outcome& two, bool coded) {
   EXPECT_EQ(one.kept, two.kept);
   EXPECT_EQ(one.keys, two.keys) << "the same codes";
@@ -57,11 +57,11 @@ Outcome run(Policy policy, Storage storage) {
   double apart = 0.0;
   double norm = 0.0;
   for (std::size_t at = 0; at < one.outputs.size(); ++at) {
-    ASSERT_NEAR(one.outputs[at], two.outputs[at], coded ? 2e-4 : 1e-5);
+    ASSERT_NEAR(one.outputs[at], two.outputs[at], coded ? 2e-3 : 1e-5);
     apart += std::pow(static_cast<double>(one.outputs[at] - two.outputs[at]), 2);
     norm += std::pow(static_cast<double>(one.outputs[at]), 2);
   }
-  EXPECT_LE(std::sqrt(apart / norm), coded ? 4e-4 : 3e-6);
+  EXPECT_LE(std::sqrt(apart / norm), coded ? 4e-3 : 3e-6);
 }
 
 template <class Policy, class Storage>

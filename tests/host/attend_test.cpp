@@ -176,7 +176,7 @@ TEST(AttendCoded, EqualsAttentionOnDecodedCodes) {
         const auto sight =
             codes.attend(head, position, duel.queries.data() + head * shape.head_dim);
         EXPECT_LE(test::relative_error(duel.output.data() + head * shape.values(), sight.output),
-                  5e-4)  // rows that meet codes are rounded to 16 bits
+                  5e-2)  // rows that meet codes are rounded to a byte
             << "head_dim " << shape.head_dim << " residual " << one.residual << " head " << head;
       }
     }
