@@ -12,9 +12,6 @@ namespace {
 using namespace kvast;
 using namespace kvast::bench;
 
-// The reference reads the same stored numbers; products with codes round the left side to 16 bits.
-constexpr double kTolerance = 5e-4;
-
 template <class Policy, class Storage>
 void attend(benchmark::State& state, Policy policy, Storage storage, double bits) {
   Sizes sizes{.query_heads = static_cast<int>(state.range(0)),
@@ -24,7 +21,7 @@ void attend(benchmark::State& state, Policy policy, Storage storage, double bits
   sizes.layers = layers_for(sizes);
   FilledCache<Policy, Storage> filled(sizes, policy, storage);
   const double error = filled.error();
-  if (!(error <= kTolerance)) {
+  if (!(error <= allowed_error(storage))) {
     state.SkipWithError(("wrong result, relative error " + std::to_string(error)).c_str());
     return;
   }

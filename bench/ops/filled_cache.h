@@ -23,6 +23,19 @@ struct Sizes {
   int layers = 1;
 };
 
+/// The relative error that `error()` may have: the reference reads the same stored numbers, but
+/// what meets codes is rounded first, to one byte where they have at most 4 bits.
+template <class Storage>
+double allowed_error(const Storage& storage) {
+  double allowed = 1e-4;
+  const StoragePlan plan = storage.template plan<Simd>(0);
+  for (const Codec* codec : {plan.coded_keys, plan.coded_values}) {
+    if (codec != nullptr && !codec->dense)
+      allowed = std::max(allowed, codec->name == kCodec<Int<8>, Simd>.name ? 1e-3 : 3e-2);
+  }
+  return allowed;
+}
+
 /// As many layers as make a cache of about 256 MiB at f16, so that a step reads from memory and not
 /// from caches; at most 64.
 inline int layers_for(const Sizes& sizes) {

@@ -15,7 +15,6 @@ namespace {
 using namespace kvast;
 using namespace kvast::bench;
 
-constexpr double kTolerance = 1e-4;
 constexpr int kNever = 1 << 28;
 
 template <class Storage>
@@ -28,7 +27,7 @@ void weights(benchmark::State& state, Storage storage) {
   FilledCache<Full, Storage> plain(sizes, Full{}, storage);
   FilledCache<H2O, Storage> seeing(sizes, H2O{.heavy = kNever, .recent = kNever}, storage);
   const double error = std::max(plain.error(), seeing.error());
-  if (!(error <= kTolerance)) {
+  if (!(error <= allowed_error(storage))) {
     state.SkipWithError(("wrong result, relative error " + std::to_string(error)).c_str());
     return;
   }
