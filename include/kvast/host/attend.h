@@ -79,9 +79,6 @@ void settle_pending(const LayerPlan& plan, int rows, float* outputs) {
   }
 }
 
-/// Blocks whose scores meet the softmax together: less often is a row reduced to one number.
-inline constexpr int kBlocksAtOnce = 4;
-
 /// One row's online softmax over `count` blocks, whose scores lie `stride` apart: scores become
 /// exp(score - maximum), hidden slots 0.
 template <class Simd>

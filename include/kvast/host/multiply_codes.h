@@ -14,7 +14,8 @@
 
 namespace kvast {
 
-inline constexpr int kMaxDepth = 512;  ///< rows of a tile, or of all tiles that share a left side
+inline constexpr int kMaxDepth = 512;   ///< rows of a tile, or of all tiles that share a left side
+inline constexpr int kMaxCodeRows = 8;  ///< of a product with codes: more only take long to compile
 inline constexpr int kMaxTiles = kMaxDepth / kBlockTokens;  ///< that share a left side
 
 /// Numbers that are to be added to every column of a tile of a product, each the sum of a vector's
@@ -271,10 +272,11 @@ void multiply_codes(const float* a, std::ptrdiff_t a_stride, int rows, int depth
                     const std::byte* first_tile, int count, float* c, std::ptrdiff_t c_stride,
                     const std::byte* ahead, const Pending& pending) {
   const detail::Tiles tiles{first_tile, count, tile_bytes<Format>(depth, kBlockTokens), depth};
-  detail::DigitRows<Simd::kMaxRows, Format::kDigits> digits;
-  for (int first = 0; first < rows; first += Simd::kMaxRows) {
+  constexpr int kMost = Simd::kMaxRows < kMaxCodeRows ? Simd::kMaxRows : kMaxCodeRows;
+  detail::DigitRows<kMost, Format::kDigits> digits;
+  for (int first = 0; first < rows; first += kMost) {
     const Pending here = pending.from(first);
-    detail::with_rows<Simd::kMaxRows>(std::min(Simd::kMaxRows, rows - first), [&]<int Rows>() {
+    detail::with_rows<kMost>(std::min(kMost, rows - first), [&]<int Rows>() {
       detail::round_all<Format, Simd, Rows>(a + first * a_stride, a_stride, tiles, digits, here);
       for (int index = 0; index < count; ++index) {
         detail::multiply_units<Format, Simd, Rows>(

@@ -74,10 +74,14 @@ inline void count_visible(const Head& head, const QueryRows& rows, int window,
   }
 }
 
-/// The block that is read after this one, where it has the same formats; else the block itself.
+/// Blocks whose scores meet the softmax together: less often is a row reduced to one number.
+inline constexpr int kBlocksAtOnce = 4;
+
+/// The block that is read a turn later, where it has the same formats; else the block itself.
 inline const Block& block_ahead(const Head& head, int index) {
-  const bool last = index + 1 == head.coded.count || index + 1 == head.blocks();
-  return head.block(last ? index : index + 1);
+  const int ahead = index + kBlocksAtOnce;
+  return head.block(ahead < (index < head.coded.count ? head.coded.count : head.blocks()) ? ahead
+                                                                                          : index);
 }
 
 namespace detail {
