@@ -20,7 +20,7 @@ class OneHead {
     static const H2O::State fresh{};
     layer_.plan = {.shape = {.head_dim = kDim},
                    .formats = Dense<half>{}.plan<Simd>(0),
-                   .side = SideLayout::of(H2O::needs, sizeof(H2O::State)),
+                   .side = SideLayout::of<H2O::State>(H2O::needs),
                    .fresh_state = reinterpret_cast<const std::byte*>(&fresh)};
     layer_.heads.resize(1);
     std::mt19937 generator(seed);

@@ -193,7 +193,7 @@ class KVCache {
     const bool compacted = positions_ == Positions::compacted;
     state.plan = {.shape = shape,
                   .formats = storage_.template plan<Arch>(layer.index),
-                  .side = SideLayout::of(Mine::needs, sizeof(typename Mine::State)),
+                  .side = SideLayout::of<typename Mine::State>(Mine::needs),
                   .fresh_state = reinterpret_cast<const std::byte*>(&kFreshState<Mine>),
                   .keeps_order = compacted};
     if (state.plan.rotates()) {

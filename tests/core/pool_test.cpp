@@ -62,15 +62,16 @@ TEST(Pool, BlocksAreAlignedZeroedAndApart) {
     BlockPool::Reservation promised;
     std::vector<std::pair<std::byte*, std::size_t>> blocks;
     std::size_t bytes_in_use = 0;
-    for (const std::size_t bytes : {1U, 64U, 65U, 1000U, 4096U, 70000U}) {
+    for (const std::size_t bytes : {1U, 64U, 65U, 152U, 511U, 512U, 1000U, 4096U, 70000U}) {
+      const std::size_t unit = bytes < 512 ? 32 : 64;
       ASSERT_TRUE(reserve(pool, promised, {{bytes, 50}}));
       for (int count = 0; count < 50; ++count) {
         std::byte* block = pool.take(promised, bytes);
-        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % 64, 0U);
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % unit, 0U);
         EXPECT_TRUE(all_zero(block, BlockPool::charged(bytes)));
         std::fill_n(block, bytes, static_cast<std::byte>(blocks.size()));
         blocks.emplace_back(block, bytes);
-        bytes_in_use += (bytes + 63) / 64 * 64;
+        bytes_in_use += (bytes + unit - 1) / unit * unit;
         EXPECT_EQ(pool.bytes_in_use(), bytes_in_use);
       }
     }
@@ -107,9 +108,9 @@ TEST(Pool, SizesThatRoundToTheSameShareAClass) {
   Ledger ledger;
   BlockPool pool({.allocator = ledger.allocator()});
   BlockPool::Reservation promised;
-  ASSERT_TRUE(reserve(pool, promised, {{65, 1}, {128, 1}, {100, 1}}));
-  EXPECT_EQ(ledger.calls, 1) << "one slab serves 65, 100 and 128 bytes";
-  std::byte* block = pool.take(promised, 65);
+  ASSERT_TRUE(reserve(pool, promised, {{97, 1}, {128, 1}, {100, 1}}));
+  EXPECT_EQ(ledger.calls, 1) << "one slab serves 97, 100 and 128 bytes";
+  std::byte* block = pool.take(promised, 97);
   EXPECT_EQ(pool.bytes_in_use(), 128U);
   pool.release(block, promised);
 }

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <type_traits>
 
 #include "kvast/core/policy.h"
 #include "kvast/core/shape.h"
@@ -37,10 +38,12 @@ struct SideLayout {
   std::size_t kinds = 0;  ///< 0: none
   std::size_t bytes = 0;  ///< whole record
 
-  static SideLayout of(const Needs& needs, std::size_t state_bytes) {
-    SideLayout layout{.state_bytes = state_bytes};
+  /// An empty State takes no room.
+  template <class State>
+  static SideLayout of(const Needs& needs) {
+    SideLayout layout{.state_bytes = std::is_empty_v<State> ? 0 : sizeof(State)};
     layout.states = (sizeof(Block) + 15) / 16 * 16;
-    std::size_t end = layout.states + kBlockTokens * state_bytes;
+    std::size_t end = layout.states + kBlockTokens * layout.state_bytes;
     if (needs.key_norms) {
       layout.norms = (end + 15) / 16 * 16;
       end = layout.norms + kBlockTokens * sizeof(float);

@@ -104,7 +104,7 @@ void rank_whole_head(const Policy& policy, const LayerPlan& plan, const Head& he
     const int slot = work.order[at].slot % kBlockTokens;
     work.tokens[at] = token_at(plan.side, block, slot, context);
     std::memcpy(work.states.data() + at * sizeof(State), &state_at<Policy>(plan.side, block, slot),
-                sizeof(State));
+                plan.side.state_bytes);
   }
   if (Policy::needs.vectors) decode_vectors(plan, head, work);
   work.in_order.assign(count, 0.0F);
@@ -130,7 +130,7 @@ void rank_whole_head(const Policy& policy, const LayerPlan& plan, const Head& he
     work.ranks[static_cast<std::size_t>(place)] = work.in_order[at];
     std::memcpy(
         &state_at<Policy>(plan.side, head.block(place / kBlockTokens), place % kBlockTokens),
-        work.states.data() + at * sizeof(State), sizeof(State));
+        work.states.data() + at * sizeof(State), plan.side.state_bytes);
   }
 }
 
