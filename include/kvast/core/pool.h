@@ -27,9 +27,9 @@ struct PoolOptions {
 };
 
 /// Blocks of a few sizes, cut from slabs; reference counted, zeroed when handed out, aligned to 64
-/// bytes (those of less than 512 to 32). One pool serves all heads, layers, sequences and caches that are to share memory, from
-/// any thread. It must outlive every cache on it. A cache reserves before it changes anything, so
-/// that taking a block cannot fail.
+/// bytes (those of less than 512 to 32). One pool serves all heads, layers, sequences and caches
+/// that are to share memory, from any thread. It must outlive every cache on it. A cache reserves
+/// before it changes anything, so that taking a block cannot fail.
 class BlockPool {
  public:
   /// `count` blocks of `bytes` bytes.

@@ -62,23 +62,19 @@ struct Codebook {
   static constexpr const char* kName = Bits == 2 ? "code2" : Bits == 3 ? "code3" : "code4";
 
   static void quantize(const float* numbers, int width, std::uint8_t* codes, Affine& affine) {
-    double squares = 0.0;
-    for (int lane = 0; lane < width; ++lane) {
-      const auto number = static_cast<double>(numbers[lane]);
-      squares = squares + number * number;
-    }
-    const double deviation = std::sqrt(squares / width);
-    auto scale = static_cast<float>(
+    int levels[kBlockTokens];
+    const double deviation =
+        std::sqrt(products(width, [&](int lane) { return squared(numbers[lane]); }) / width);
+    const auto scale = static_cast<float>(
         deviation * static_cast<double>(detail::lloyd_max<Bits>().back()) / detail::kMostLevel);
     // codes, the scale that fits them best, and codes again with the scale as it is stored
     nearest(numbers, width, scale, codes);
-    double product = 0.0;
-    double norm = 0.0;
-    for (int lane = 0; lane < width; ++lane) {
-      const double level = static_cast<double>(level_of(codes[lane]));
-      product = product + static_cast<double>(numbers[lane]) * level;
-      norm = norm + level * level;
-    }
+    for (int lane = 0; lane < width; ++lane) levels[lane] = level_of(codes[lane]);
+    const double product = products(width, [&](int lane) {
+      return static_cast<double>(numbers[lane]) * static_cast<double>(levels[lane]);
+    });
+    const double norm =
+        products(width, [&](int lane) { return static_cast<double>(levels[lane] * levels[lane]); });
     affine.minimum = half{};
     affine.scale = to_half(std::min(static_cast<float>(product / norm), kHalfMax));
     nearest(numbers, width, to_float(affine.scale), codes);
@@ -86,16 +82,40 @@ struct Codebook {
 
  private:
   static int level_of(unsigned code) { return kLevels[code] - kOffset; }
-  static void nearest(const float* numbers, int width, float scale, std::uint8_t* codes) {
-    for (int lane = 0; lane < width; ++lane) {
-      const float level = scale > 0.0F ? numbers[lane] / scale : 0.0F;
-      unsigned code = 0;
-      for (unsigned next = 1; next < 1U << Bits; ++next) {
-        const float middle = static_cast<float>(level_of(next - 1) + level_of(next)) * 0.5F;
-        code = level >= middle ? next : code;
-      }
-      codes[lane] = static_cast<std::uint8_t>(code);
+  static double squared(float number) {
+    return static_cast<double>(number) * static_cast<double>(number);
+  }
+  /// Sum of term(lane), each exact in double: eight sums side by side, as vectors have them.
+  template <class Term>
+  static double products(int width, const Term& term) {
+    double sums[8] = {};
+    for (int first = 0; first < width; first += 8) {
+      for (int at = 0; at < 8; ++at) sums[at] += term(first + at);
     }
+    double sum = 0.0;
+    for (const double one : sums) sum += one;
+    return sum;
+  }
+  /// Middles between neighbouring levels.
+  static constexpr auto kMiddles = [] {
+    std::array<float, (1U << Bits) - 1> middles{};
+    for (std::size_t at = 0; at < middles.size(); ++at)
+      middles[at] = static_cast<float>(detail::kCodebookLevels<Bits>[at] +
+                                       detail::kCodebookLevels<Bits>[at + 1] - 2 * kOffset) *
+                    0.5F;
+    return middles;
+  }();
+  static void nearest(const float* numbers, int width, float scale, std::uint8_t* codes) {
+    float levels[kBlockTokens];
+    int counts[kBlockTokens];
+    for (int lane = 0; lane < width; ++lane) {
+      levels[lane] = scale > 0.0F ? numbers[lane] / scale : 0.0F;
+      counts[lane] = 0;
+    }
+    for (const float middle : kMiddles) {
+      for (int lane = 0; lane < width; ++lane) counts[lane] += levels[lane] >= middle ? 1 : 0;
+    }
+    for (int lane = 0; lane < width; ++lane) codes[lane] = static_cast<std::uint8_t>(counts[lane]);
   }
 };
 

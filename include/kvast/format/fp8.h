@@ -2,6 +2,8 @@
 // Fp8<E4M3> and Fp8<E5M2>: eight-bit floats, no metadata.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 
@@ -36,20 +38,22 @@ struct Fp8 {
   };
 
   static Element element(float number) {
-    const unsigned sign = std::signbit(number) ? 0x80U : 0U;
-    const float magnitude = std::fabs(number);
-    if (magnitude >= Kind::kMost) {
-      // E4M3 spends its topmost code on NaN, E5M2 its topmost exponent on infinity and NaN
-      constexpr unsigned kLast = Kind::kMantissa == 3 ? 0x7EU : 0x7BU;
-      return {static_cast<std::uint8_t>(sign | kLast)};
-    }
-    int exponent = 1 - Kind::kBias;  // of subnormals
-    if (magnitude >= std::ldexp(1.0F, exponent)) exponent = std::ilogb(magnitude);
-    const float steps = std::nearbyint(std::ldexp(magnitude, Kind::kMantissa - exponent));
+    constexpr int kShift = 23 - Kind::kMantissa;  // of a float's mantissa, and then of its exponent
+    constexpr std::uint32_t kLeastNormal = static_cast<std::uint32_t>(128 - Kind::kBias) << 23U;
+    // E4M3 spends its topmost code on NaN, E5M2 its topmost exponent on infinity and NaN
+    constexpr std::uint32_t kLast = Kind::kMantissa == 3 ? 0x7EU : 0x7BU;
+    constexpr auto kSteps = static_cast<float>(1U << (Kind::kBias - 1 + Kind::kMantissa));
+    const auto bits = std::bit_cast<std::uint32_t>(number);
+    const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
+    const bool normal = magnitude >= kLeastNormal;
     // a step too many carries into the exponent, as it should
-    const auto code = static_cast<unsigned>(steps) +
-                      (static_cast<unsigned>(exponent + Kind::kBias - 1) << Kind::kMantissa);
-    return {static_cast<std::uint8_t>(sign | code)};
+    const std::uint32_t odd = magnitude >> kShift & 1U;
+    const std::uint32_t rounded = (magnitude + (1U << (kShift - 1)) - 1U + odd) >> kShift;
+    const float steps = normal ? 0.0F : std::nearbyint(std::fabs(number) * kSteps);
+    const std::uint32_t code =
+        normal ? rounded - (static_cast<std::uint32_t>(127 - Kind::kBias) << Kind::kMantissa)
+               : static_cast<std::uint32_t>(static_cast<int>(steps));
+    return {static_cast<std::uint8_t>((bits >> 24U & 0x80U) | std::min(code, kLast))};
   }
   static float number(Element element) {
     const unsigned exponent = (element.bits & 0x7FU) >> Kind::kMantissa;

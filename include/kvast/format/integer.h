@@ -29,12 +29,24 @@ struct Int {
                                                    : "int8";
 
   static void quantize(const float* numbers, int width, std::uint8_t* codes, Affine& affine) {
-    const auto [low, high] = std::minmax_element(numbers, numbers + width);
+    // eight candidates side by side, as vectors have them; adding zero makes -0 one with 0
+    float lows[8];
+    float highs[8];
+    std::copy_n(numbers, 8, lows);
+    std::copy_n(numbers, 8, highs);
+    for (int first = 8; first < width; first += 8) {
+      for (int at = 0; at < 8; ++at) {
+        lows[at] = std::min(lows[at], numbers[first + at]);
+        highs[at] = std::max(highs[at], numbers[first + at]);
+      }
+    }
+    const float low = *std::min_element(lows, lows + 8) + 0.0F;
+    const float high = *std::max_element(highs, highs + 8) + 0.0F;
     constexpr float kMost = Bits == 8 ? 127.0F : static_cast<float>((1 << Bits) - 1);
     constexpr float kLeast = Bits == 8 ? -127.0F : 0.0F;
-    affine.minimum = Bits == 8 ? half{} : to_half(*low);
-    affine.scale = to_half(Bits == 8 ? std::max(std::fabs(*low), std::fabs(*high)) / kMost
-                                     : (*high - *low) / kMost);
+    affine.minimum = Bits == 8 ? half{} : to_half(low);
+    affine.scale = to_half(Bits == 8 ? std::max(std::fabs(low), std::fabs(high)) / kMost
+                                     : (high - low) / kMost);
     const float minimum = to_float(affine.minimum);
     const float scale = to_float(affine.scale);
     for (int lane = 0; lane < width; ++lane) {
