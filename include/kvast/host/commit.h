@@ -7,8 +7,8 @@
 
 #include "kvast/core/compose.h"
 #include "kvast/host/allocate.h"
-#include "kvast/host/encode.h"
 #include "kvast/host/layer.h"
+#include "kvast/host/repack.h"
 #include "kvast/host/select.h"
 
 namespace kvast {

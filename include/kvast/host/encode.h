@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// encode: the oldest waiting tokens are sealed into coded blocks, and sparse coded blocks are
-// repacked.
+// encode: the oldest waiting tokens are sealed into coded blocks.
 #pragma once
 
 #include <algorithm>
@@ -94,12 +93,25 @@ class BlockReader {
 
 }  // namespace detail
 
+/// What a repack takes out of the blocks that it frees.
+struct RepackScratch {
+  struct Token {
+    Place place;  ///< position, and slot within the blocks that were taken
+    int key;      ///< index in `keys`
+  };
+  std::vector<float> keys;        ///< [tokens, head_dim]
+  std::vector<std::byte> values;  ///< payloads of whole blocks
+  std::vector<std::byte> sides;   ///< their side records
+  std::vector<Token> places;
+};
+
 /// Buffers of one task; they grow once and are reused.
 struct EncodeScratch {
   detail::Staging staging;
   std::vector<float> decoded;
   std::vector<Place> places;
   std::vector<int> slots;
+  RepackScratch repack;
 };
 
 /// How many coded blocks sealing would make from `waiting` dense tokens.
@@ -183,70 +195,6 @@ inline void seal_tokens(const LayerPlan& plan, Head& head, Account& account, Enc
   }
   std::sort(scratch.slots.begin(), scratch.slots.end());
   fill_holes(plan, head, scratch.slots, account, nullptr);
-}
-
-/// True where coded slots exceed 4/3 of the live ones by at least a block.
-inline bool wants_repack(const LayerPlan& plan, const Head& head) {
-  if (plan.keeps_order || head.coded.count < 2) return false;
-  const int live = head.coded.live;
-  return head.coded.count * kBlockTokens * 3 > live * 4 &&
-         head.coded.count > (live + kBlockTokens - 1) / kBlockTokens;
-}
-
-/// Merges the sparsest coded blocks into full ones until at most 7/6 of the live slots are left:
-/// value rows move as they are, keys are decoded and encoded again. One spare block was reserved.
-inline void repack_tokens(const LayerPlan& plan, Head& head, Account& account,
-                          EncodeScratch& scratch, EncodeCounts& counts) {
-  if (!plan.is_coded() || !wants_repack(plan, head)) return;
-  BlockList& list = head.coded;
-  const int live = list.live;
-  const int fewest = (live + kBlockTokens - 1) / kBlockTokens;
-  const int target = std::max(fewest, live * 7 / 6 / kBlockTokens);
-  while (list.count > target) {
-    detail::BlockReader reader(plan, scratch.decoded);
-    std::vector<Place>& sparse = scratch.places;  // here: live count and block
-    sparse.clear();
-    for (int index = 0; index < list.count; ++index) {
-      if (list[index].live != kAllLive) sparse.push_back({list[index].live_count(), index});
-    }
-    std::sort(sparse.begin(), sparse.end(), [](Place a, Place b) {
-      return a.position != b.position ? a.position < b.position : a.slot < b.slot;
-    });
-    if (sparse.size() < 2) return;
-    Block& to = push_block(plan, list, true, account);
-    int filled = 0;
-    for (const Place& place : sparse) {
-      Block& from = list[place.slot];
-      for (; from.live != 0 && filled < kBlockTokens; ++filled) {
-        const int slot = std::countr_zero(from.live);
-        reader.read(from, true, false);
-        reader.key(slot, scratch.staging.keys + filled, kBlockTokens);
-        const std::byte* source = from.values;
-        const std::size_t stride =
-            plan.formats.coded_values->tile_bytes(kBlockTokens, kBlockTokens);
-        for_value_tiles(*plan.formats.coded_values, to.values, plan.shape.values(),
-                        [&](std::byte* tile, int, int channels) {
-                          plan.formats.coded_values->copy_row(source, slot, tile, filled,
-                                                              kBlockTokens, channels);
-                          source += stride;
-                        });
-        move_side(plan, from, slot, to, filled);
-        from.live &= from.live - 1U;
-      }
-      if (filled == kBlockTokens) break;
-    }
-    for (int slot = filled; slot < kBlockTokens;
-         ++slot) {  // holes repeat a live key: they must not widen the range
-      for (int dim = 0; dim < plan.shape.head_dim; ++dim)
-        scratch.staging.keys[dim * kBlockTokens + slot] = scratch.staging.keys[dim * kBlockTokens];
-    }
-    plan.formats.coded_keys->encode(scratch.staging.keys, kBlockTokens, plan.shape.head_dim,
-                                    kBlockTokens, to.keys);
-    to.live = filled == kBlockTokens ? kAllLive : (1U << filled) - 1U;
-    to.used = kBlockTokens;
-    counts.repacked += filled;
-    drop_empty_blocks(plan, list, true, account);
-  }
 }
 
 }  // namespace kvast

@@ -71,9 +71,8 @@ inline bool reserve_layer(const LayerState& layer, int tokens, bool seals, bool 
       any_shared = any_shared || keys + values + shared_coded > 0;
     }
     if (!plan.is_coded()) continue;
-    // merging sparse blocks needs one spare block at a time, and one per block that a fork keeps
-    // alive
-    int coded = layer.evicts && head.coded.count > 0 ? 1 + shared_coded : 0;
+    // merging sparse blocks takes what it gives back, but for what a fork keeps alive
+    int coded = layer.evicts ? shared_coded : 0;
     if (seals) coded += plan.keeps_order ? blocks : blocks_to_seal(plan, used + tokens);
     reserve_blocks(plan, head.coded, true, coded, requests);
   }
