@@ -119,6 +119,125 @@ TEST(Pyramid, LeavesLayersWithoutABudgetAlone) {
     EXPECT_EQ(counts[layer][0], expected.tokens[layer - 2]);
 }
 
+int total_of(const std::vector<std::vector<int>>& counts) {
+  int total = 0;
+  for (const std::vector<int>& layer : counts) total += sum(layer);
+  return total;
+}
+
+// 20 tokens on average, 35 in the first layer by the paper: of a prompt of 28 the line begins
+// there.
+TEST(Pyramid, KeepsItsTotalOfAShortPrompt) {
+  const Shape shape{.layers = 7, .query_heads = 1};
+  for (const int prompt : {20, 21, 22, 25, 28, 33, 35, 36, 90}) {
+    const auto counts =
+        counts_after_prompt(Pyramid<SnapKV>{{.tokens_kept = 20, .window = 4}, 20.0}, shape, prompt);
+    EXPECT_EQ(total_of(counts), 7 * 20) << prompt;
+    EXPECT_TRUE(std::is_sorted(counts.rbegin(), counts.rend())) << prompt;
+    EXPECT_EQ(counts[0][0], std::min(prompt, 35)) << prompt;
+    const LayerBudgets expected = pyramid(7, 20, 4, 20.0, prompt);
+    for (std::size_t layer = 0; layer < 7; ++layer)
+      EXPECT_EQ(counts[layer][0], expected.tokens[layer]) << prompt;
+  }
+}
+
+// A policy that acts in each step: the line grows steeper with the sequence, and is never short of
+// tokens that went before.
+TEST(Pyramid, KeepsItsTotalInEveryStepAfterAShortPrompt) {
+  const Shape shape{.layers = 5, .query_heads = 1};
+  test::Run<Pyramid<TOVA>, Dense<float>> run(conversation_script(41, shape),
+                                             {{.tokens_kept = 20}, 20.0});
+  run.pass({.tokens = 12, .last_of_prompt = true});
+  for (int seen = 13; seen <= 60; ++seen) {
+    run.pass({});
+    int total = 0;
+    for (int layer = 0; layer < 5; ++layer) total += run.cache().tokens(layer, 0);
+    EXPECT_EQ(total, 5 * std::min(seen, 20)) << seen;
+  }
+  EXPECT_EQ(run.cache().tokens(0, 0), 39);
+  EXPECT_EQ(run.cache().tokens(4, 0), 1);
+}
+
+// Tokens count, not positions: a prompt with gaps is no longer for it.
+TEST(Pyramid, CountsTokensAndNotPositions) {
+  BlockPool pool;
+  KVCache<Pyramid<kvast::Random>, External> cache(
+      Shape{.layers = 5, .head_dim = 8}, {{.tokens_kept = 20, .when = When::prompt()}, 20.0}, {},
+      pool);
+  std::vector<int> positions(24);
+  for (int token = 0; token < 24; ++token) positions[static_cast<std::size_t>(token)] = 9 * token;
+  for (int turn = 0; turn < 2; ++turn) {  // clear() starts the count again
+    auto pass = cache.begin({.tokens = 24, .last_of_prompt = true, .positions = positions});
+    int total = 0;
+    for (int layer = 0; layer < 5; ++layer) {
+      pass->append(layer);
+      pass->commit(layer);
+      total += cache.tokens(layer, 0);
+    }
+    EXPECT_EQ(total, 5 * 20);
+    auto fork = cache.fork();
+    ASSERT_TRUE(fork);
+    auto more = fork->begin({.tokens = 4, .last_of_prompt = true});
+    int after = 0;
+    for (int layer = 0; layer < 5; ++layer) {
+      more->append(layer);
+      more->commit(layer);
+      after += fork->tokens(layer, 0);
+    }
+    EXPECT_EQ(after, 5 * 20);
+    EXPECT_EQ(fork->tokens(0, 0), 28);
+    cache.clear();
+  }
+}
+
+// The schedule is that of the layers that this part decides for, also where only some heads of a
+// layer are its own.
+TEST(Pyramid, SpreadsOverTheLayersOfItsPart) {
+  const Shape shape{.layers = 7, .query_heads = 2, .heads = 2};
+  const Pyramid<SnapKV> snap{{.tokens_kept = 20, .window = 4}, 20.0};
+  const LayerBudgets five = pyramid(5, 20, 4);
+  const auto mixed = counts_after_prompt(
+      PerLayer<Full, Pyramid<SnapKV>>{{}, snap, LayerSet{}.add(1).add(4)}, shape, 90);
+  const LayerBudgets two = pyramid(2, 20, 4);
+  const auto listed = counts_after_prompt(
+      PerLayer<Pyramid<SnapKV>, Full>{snap, {}, LayerSet{}.add(1).add(4)}, shape, 90);
+  std::size_t place = 0;
+  for (std::size_t layer = 0; layer < 7; ++layer) {
+    if (layer == 1 || layer == 4) {
+      EXPECT_EQ(mixed[layer], (std::vector<int>(2, 90)));
+      EXPECT_EQ(listed[layer], (std::vector<int>(2, two.tokens[layer == 1 ? 0 : 1])));
+    } else {
+      EXPECT_EQ(mixed[layer], (std::vector<int>(2, five.tokens[place++]))) << layer;
+      EXPECT_EQ(listed[layer], (std::vector<int>(2, 90)));
+    }
+  }
+  HeadSet whole;
+  for (const int layer : {1, 4}) whole.add(layer, 0).add(layer, 1);
+  whole.add(3, 0);
+  const auto heads = counts_after_prompt(
+      PrefillThenDecode<PerHead<Full, Pyramid<SnapKV>>, Full>{{{}, snap, whole}, {}}, shape, 90);
+  place = 0;
+  for (std::size_t layer = 0; layer < 7; ++layer) {
+    const bool kept_whole = layer == 1 || layer == 4;
+    EXPECT_EQ(heads[layer][1], kept_whole ? 90 : five.tokens[place++]) << layer;
+    if (layer == 3) {
+      EXPECT_EQ(heads[layer][0], 90);
+    }
+  }
+}
+
+/// A policy whose budgets differ by layer already: the total is theirs.
+struct Growing {
+  static constexpr Needs needs{};
+  struct State {};
+  float rank(Token t, State) const { return static_cast<float>(t.position); }
+  Budget budget(Layer layer) const { return tokens(10 + 3 * layer.index); }
+};
+TEST(Pyramid, KeepsTheTotalOfBudgetsThatDiffer) {
+  const Shape shape{.layers = 4, .query_heads = 1};
+  EXPECT_EQ(total_of(counts_after_prompt(Pyramid<Growing>{{}, 5.0}, shape, 90)), 10 + 13 + 16 + 19);
+}
+
 TEST(PerLayerBudget, LeavesLayersWithoutABudgetAlone) {
   const Shape shape{.layers = 4, .query_heads = 1};
   const auto counts = counts_after_prompt(
@@ -147,6 +266,7 @@ TEST(PerLayerBudget, KeepsACapACap) {
   EXPECT_EQ(counts_after_prompt(PerLayerBudget<Corm>{capped, funnel(2, 90, 1.0)}, shape, 80),
             plain);
   EXPECT_EQ(counts_after_prompt(Pyramid<Corm>{capped, 1.0}, shape, 80), plain);
+  EXPECT_EQ(counts_after_prompt(Pyramid<Corm>{capped, 1.0, 1.0}, shape, 80), plain);
 }
 
 TEST(PerLayerBudget, IsRefusedForAnotherNumberOfLayers) {
@@ -244,19 +364,45 @@ TEST(AdaHeadsSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(Pyramid<SnapKV>{{}, std::numeric_limits<double>::infinity()},
                         {"Pyramid.beta", "inf"});
   expect_policy_refused(Pyramid<SnapKV>{{.tokens_kept = 1 << 23}}, {"Pyramid", "8388608", "2^22"});
-  expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, {-1}}, {"Pyramid.kvpress.prompt", "-1"});
-  expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, {100, 1.5}}, {"Pyramid.kvpress.kept", "1.5"});
+  expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, -1.0}, {"Pyramid.kvpress", "-1", "[0, 1]"});
+  expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, 1.5}, {"Pyramid.kvpress", "1.5"});
   expect_policy_refused(Pyramid<SnapKV>{{.tokens_kept = 32}}, {"Pyramid", "32", "always kept, 32"});
 }
 
 // Each of these would do nothing, silently.
 TEST(AdaHeadsSettings, WrappersOfPoliciesWithoutALimitAreRefused) {
-  expect_policy_refused(AdaHeads<Corm>{}, {"AdaHeads", "Corm has no budget"});
-  expect_policy_refused(Pyramid<Corm>{}, {"Pyramid", "Corm has no budget"});
+  expect_policy_refused(AdaHeads<Corm>{}, {"AdaHeads<Corm>", "no budget in any layer"});
+  expect_policy_refused(Pyramid<Corm>{}, {"Pyramid<Corm>", "no budget in any layer"});
   expect_policy_refused(PerLayerBudget<Corm>{{}, funnel(3, 300, 1.0)},
-                        {"PerLayerBudget", "Corm has no budget"});
+                        {"PerLayerBudget<Corm>", "no budget in any layer"});
+  const L2Norm skips{.skip = LayerSet::first(3)};
+  const std::vector<std::string> idle{"no budget in any layer", "would do nothing"};
+  expect_policy_refused(skips, idle);
+  expect_policy_refused(Pyramid<L2Norm>{skips}, idle);
+  expect_policy_refused(AdaHeads<L2Norm>{skips}, idle);
+  expect_policy_refused(Protect<L2Norm>{skips}, idle);
+  // two of three layers are not its own
+  expect_policy_refused(PerLayer<L2Norm, H2O>{}, {"L2Norm", "no budget in any layer"});
+  expect_policy_refused(PrefillThenDecode<L2Norm, H2O>{skips, {}}, {"L2Norm", "no budget"});
+  expect_policy_refused(PerHead<L2Norm, H2O>{{.when = When::step()}, {}, HeadSet{}.add(1, 0)},
+                        {"L2Norm", "no budget"});
   expect_refused([] { (void)funnel(4, 20, 1.5); }, {"funnel", "first is 1.5", "(0, 1]"});
   expect_refused([] { (void)LayerBudgets::slope(4, 1 << 23, 1.0); }, {"mean is 8388608", "2^22"});
+  expect_refused([] { (void)LayerBudgets::slope(1 << 30, 9, 1.0); }, {"1073741824 layers", "256"});
+  expect_refused([] { (void)pyramid(4, 2147483647, 2147483000); }, {"mean is 2147483647", "2^30"});
+  const std::vector<double> huge{1e308, 1e308, 5e307};
+  EXPECT_EQ(
+      sum({LayerBudgets::split(huge, 50, 1).tokens[0], LayerBudgets::split(huge, 50, 1).tokens[1],
+           LayerBudgets::split(huge, 50, 1).tokens[2]}),
+      150);
+  BlockPool pool;
+  PerLayerBudget<TOVA> many{{.tokens_kept = 8}, {.layers = 300}};
+  expect_refused(
+      [&] {
+        KVCache<PerLayerBudget<TOVA>, External>(Shape{.layers = 300, .head_dim = 8}, many, {},
+                                                pool);
+      },
+      {"PerLayerBudget.budgets has 300", "at most 256"});
 }
 
 }  // namespace
