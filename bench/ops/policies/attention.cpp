@@ -27,9 +27,10 @@ void add_attention_rows() {
   add(
       "pyramid_h2o", [](int tokens) { return Pyramid<H2O>{h2o(tokens)}; }, 2.0);
   add("ada_h2o", [](int tokens) { return AdaHeads<H2O>{h2o(tokens)}; });
-  // low enough for the rule that keeps 0.3 of the prompt and 0.3 of all positions
+  // low enough for the rule that keeps 0.3 of the prompt and 0.3 of all positions; by lifetime both
+  // would be the newest tokens, as only the newest queries are shown
   add(
-      "fastgen", [](int) { return FastGen{.threshold = 0.45F}; }, 1 / 0.6);
+      "fastgen", [](int) { return FastGen{.threshold = 0.45F, .by_lifetime = false}; }, 1 / 0.6);
 }
 
 }  // namespace kvast::bench
