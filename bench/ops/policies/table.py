@@ -16,14 +16,10 @@ def rows_of(path):
 
 def cells(row):
     if row.get("error_occurred"):
-        return [row["error_message"], "", "", "", ""]
+        return [row["error_message"], "", "", ""]
     milliseconds = [row["attend_ms"], row["real_time"]]
     shares = [row["weights_%"], row["policy_%"]]
-    return (
-        [f"{number:.3f}" for number in milliseconds]
-        + [f"{number:+.1f}" for number in shares]
-        + [f"{row['evicted']:.2f}"]
-    )
+    return [f"{number:.3f}" for number in milliseconds] + [f"{number:+.1f}" for number in shares]
 
 
 def main():
@@ -35,7 +31,7 @@ def main():
             if row.get("prompt_ms"):
                 prompts.setdefault(name, {})[tokens] = row["prompt_ms"]
     sizes = sorted({tokens for lines in table.values() for tokens in lines})
-    columns = ("without, ms", "with, ms", "weights %", "policy %", "evicted")
+    columns = ("without, ms", "with, ms", "weights %", "policy %")
     heads = [f"{tokens:,}: {column}" for tokens in sizes for column in columns]
     print("| policy | " + " | ".join(heads) + " | prompt's end, ms |")
     print("|---|" + "---|" * (len(heads) + 1))
