@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # What eviction costs a real model: every policy at three budgets, beside kvpress on the same text.
-"""Usage: eviction.py KVAST_EVAL MODEL.gguf OUT.json   (a table goes to standard output)"""
+"""Usage: eviction.py KVAST_EVAL MODEL.gguf OUT.json [POLICY...]
+
+A table goes to standard output. Where policies are named, only those are measured, and the rows of the
+others stay in OUT.json as they are.
+"""
 
 import json
 import statistics
@@ -61,7 +65,7 @@ def print_table(rows):
 
 
 def main():
-    program, model, out = sys.argv[1:4]
+    program, model, out, *named = sys.argv[1:]
     peers = json.loads(PEERS.read_text())
     theirs = {}
     for row in peers["rows"]:
@@ -72,7 +76,12 @@ def main():
         for name, (spec, peer) in POLICIES.items()
         for kept in KEPT
     ] + [(name, None, spec, None) for name, spec in WITHOUT_BUDGET.items()]
-    specs = ["full"] + [spec for _, _, spec, _ in cases]
+    unknown = set(named) - {name for name, *_ in cases}
+    if unknown:
+        sys.exit(f"no such policy: {', '.join(sorted(unknown))}")
+    specs = [spec for name, _, spec, _ in cases if name in named]
+    if not named:
+        specs = ["full"] + [spec for _, _, spec, _ in cases]
 
     runs = {spec: [] for spec in specs}
     text = ["--text", str(STORY), "--context", str(peers["context"])]
@@ -93,12 +102,17 @@ def main():
         }
         return mean | {key: recall[spec][key] for key in ("hits", "tasks")}
 
-    rows = [{"policy": "full", "kept": 1.0, "spec": "full"} | summary("full")]
-    rows[0]["peer_nll"] = statistics.mean(theirs["full", 1.0])
-    for name, kept, spec, peer in cases:
-        row = {"policy": name, "kept": kept, "spec": spec} | summary(spec)
-        row["peer_nll"] = round(statistics.mean(theirs[peer, kept]), 4) if peer else None
-        rows.append(row)
+    before = {}
+    if named:
+        before = {row["spec"]: row for row in json.loads(Path(out).read_text())["rows"]}
+    rows = []
+    for name, kept, spec, peer in [("full", 1.0, "full", "full"), *cases]:
+        row = before.get(spec)
+        if spec in specs:
+            row = {"policy": name, "kept": kept, "spec": spec} | summary(spec)
+            row["peer_nll"] = round(statistics.mean(theirs[peer, kept]), 4) if peer else None
+        if row:
+            rows.append(row)
     print_table(rows)
     Path(out).write_text(
         json.dumps({"text": STORY.name, "offsets": offsets, "peers": peers["source"], "rows": rows},

@@ -17,7 +17,7 @@ Pyramid<SnapKV> read_pyramidkv(Spec& spec, int prompt) {
   Pyramid<SnapKV> policy{read_snapkv(spec, prompt)};
   policy.beta = spec.real("beta", policy.beta);
   if (spec.choice("schedule", {"paper", "kvpress"}, 0) == 1 && prompt > 0)
-    policy.kvpress = {prompt, std::min(1.0, policy.tokens_kept / static_cast<double>(prompt))};
+    policy.kvpress = std::min(1.0, policy.tokens_kept / static_cast<double>(prompt));
   return policy;
 }
 

@@ -16,6 +16,7 @@
 #include "kvast/core/view.h"
 #include "kvast/host/append.h"
 #include "kvast/host/attend.h"
+#include "kvast/host/check_part.h"
 #include "kvast/host/commit.h"
 #include "kvast/host/gather.h"
 #include "kvast/host/learn.h"
@@ -54,6 +55,8 @@ class KVCache {
     if constexpr (requires { policy.validate(caller); }) policy.validate(caller);
     storage.validate(caller);
     const bool compacted = positions_ == Positions::compacted;
+    require(!reduce_ || *reduce_ <= Reduce::max, caller, "options.reduce is ",
+            reduce_ ? static_cast<int>(*reduce_) : 0, ", must be mean, sum or max");
     require(Policy::needs.query_moments || compacted == !options.rope.empty(), caller,
             "options.rope must be given with Positions::compacted, and only then, or where the "
             "policy needs it");
@@ -62,7 +65,7 @@ class KVCache {
     for (int layer = 0; layer < shape.layers(); ++layer) {
       if (!options.rope.empty()) options.rope.validate(shape[layer].head_dim, caller);
       detail::of_layer(policy_, layer, [&](const auto& mine) {
-        plan_layer(mine, {layer, shape.layers()}, shape[layer], caller);
+        plan_layer(mine, {layer, shape.layers()}, shape, caller);
       });
     }
   }
@@ -90,6 +93,7 @@ class KVCache {
       layer.observed = false;
     }
     length_ = 0;
+    seen_ = 0;
     prompt_begin_ = 0;
     prompt_end_ = 0;
     ++generation_;
@@ -173,6 +177,7 @@ class KVCache {
         account_(std::make_unique<Account>(from.account_->pool())),
         length_(from.length_),
         stats_(from.stats_) {
+    seen_ = from.seen_;
     prompt_begin_ = from.prompt_begin_;
     prompt_end_ = from.prompt_end_;
     layers_.resize(from.layers_.size());
@@ -188,7 +193,8 @@ class KVCache {
   }
   /// A layer with its policy's needs. Throws Error where they cannot be met.
   template <class Mine>
-  void plan_layer(const Mine& policy, Layer layer, const Shape& shape, Caller caller) {
+  void plan_layer(const Mine& policy, Layer layer, const ShapeList& shapes, Caller caller) {
+    const Shape& shape = shapes[layer.index];
     LayerState& state = layers_[static_cast<std::size_t>(layer.index)];
     const bool compacted = positions_ == Positions::compacted;
     state.plan = {.shape = shape,
@@ -217,39 +223,26 @@ class KVCache {
     state.heads.resize(heads);
     state.moves.resize(heads);
     state.turns.resize(heads);
-    for (std::size_t head = 0; head < heads; ++head) {
-      for (const bool ends_prompt : {false, true}) {
-        detail::of_phase(policy, ends_prompt, [&](const auto& phase) {
-          detail::of_head(phase, layer.index, static_cast<int>(head), [&](const auto& mine) {
-            state.turns[head].budgets[ends_prompt ? 1 : 0] = checked_budget(mine, layer, caller);
-          });
-        });
-      }
+    for (const bool ends_prompt : {false, true}) {
+      detail::of_phase(policy, ends_prompt, [&](const auto& phase) {
+        using Phase = std::remove_cvref_t<decltype(phase)>;
+        for (std::size_t head = 0; head < heads; ++head) {
+          LayerSet& own = state.turns[head].own[ends_prompt ? 1 : 0];
+          own = state.turns[0].own[ends_prompt ? 1 : 0];
+          if (head > 0 && !detail::splits<Phase, Split::heads>()) continue;
+          const int at = static_cast<int>(head);
+          own = detail::own_layers(policy_, shapes, layer.index, at, ends_prompt);
+          layer.own = &own;
+          detail::of_head(phase, layer.index, at,
+                          [&](const auto& mine) { detail::check_part(mine, layer, caller); });
+        }
+      });
     }
     detail::each_watcher(policy, true, [&](const auto& watcher) {
       using Watcher = std::remove_cvref_t<decltype(watcher)>;
       if constexpr (detail::Chooses<Watcher>)
         state.choices.template reset<typename Watcher::Choice>(heads);
     });
-  }
-  template <class Mine>
-  static Budget checked_budget(const Mine& policy, Layer layer, Caller caller) {
-    const Budget budget = detail::budget_of(policy, layer);
-    const When when = detail::when_of(policy);
-    const int pins = detail::pins_of(policy).count();
-    const int least = std::max(pins, 1);
-    const auto fits = [&](bool ok, const auto&... parts) {
-      if (!ok) fail(caller, detail::policy_name<Mine>(), ": ", parts...);
-    };
-    fits(!budget.limited() || budget.tokens >= least, "the budget of layer ", layer.index, " is ",
-         budget.tokens, ", must be at least 1 and at least what is always kept, ", pins);
-    fits(!Mine::needs.query_moments || when.kind == When::Kind::prompt,
-         "it needs query_moments, which exist at prompts' ends only, and its when is another");
-    fits(when.batch >= 1, "when.batch is ", when.batch, ", must be at least 1");
-    fits(!budget.limited() || budget.cap || when.batch - 1 <= budget.tokens - least,
-         "when.batch is ", when.batch, ", must be at most ", budget.tokens - least + 1,
-         ": of the budget, ", budget.tokens, ", ", pins, " tokens are always kept");
-    return budget;
   }
   const LayerState& checked(int layer, Caller caller) const {
     require(layer >= 0 && layer < layers(), caller, "layer is ", layer, ", must lie in [0, ",
@@ -289,6 +282,7 @@ class KVCache {
   }
   void finish_pass() {
     length_ = new_positions_.back() + 1;
+    seen_ += static_cast<int>(new_positions_.size());
     if (!more_of_prompt_) prompt_begin_ = length_;
     if (ends_prompt_) prompt_end_ = length_;
     account_->settle();
@@ -327,6 +321,7 @@ class KVCache {
   std::unique_ptr<Account> account_;
   std::vector<LayerState> layers_;
   int length_ = 0;
+  int seen_ = 0;          ///< tokens; fewer than length_ where positions have gaps
   int prompt_begin_ = 0;  ///< first position of the prompt that goes on, or of the next one
   int prompt_end_ = 0;    ///< position after the last prompt that ended; 0: none has
   bool shares_ = false;   ///< a fork may share payload

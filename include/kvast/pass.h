@@ -146,7 +146,8 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     LayerState& state =
         at(layer, needs_weights ? Stage::attended : Stage::appended, "commit", caller, true);
     KVCache& cache = *cache_;
-    CommitContext context{.layer = {layer, cache.layers()},
+    const int seen = cache.seen_ + static_cast<int>(cache.new_positions_.size());
+    CommitContext context{.layer = {layer, cache.layers(), seen},
                           .newest = cache.new_positions_.back(),
                           .ends_prompt = cache.ends_prompt_,
                           .seals = !cache.more_of_prompt_,

@@ -52,6 +52,10 @@ TEST(BadSettings, RopeAndPositionsBelongTogether) {
                   {.positions = Positions::compacted, .rope = rope}, kShape, External{});
 }
 
+TEST(BadSettings, ReducesThatDoNotExist) {
+  expect_no_cache(H2O{}, {"options.reduce is 3"}, {.reduce = static_cast<Reduce>(3)});
+}
+
 TEST(BadSettings, ErrorsNameTheCallersFile) {
   BlockPool pool;
   using Cache = KVCache<SnapKV, Dense<float>>;

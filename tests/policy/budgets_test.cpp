@@ -2,30 +2,12 @@
 // Budgets that heads share and that layers differ in: exact totals, bytes that follow, and
 // refusals.
 #include <limits>
-#include <numeric>
 
-#include "tests/policy/simulation.h"
+#include "tests/policy/counts.h"
 #include "tests/support/random.h"
 
 namespace kvast::test {
 namespace {
-
-/// Tokens per head and layer after a prompt of the conversation script.
-template <class Policy>
-std::vector<std::vector<int>> counts_after_prompt(Policy policy, Shape shape, int prompt) {
-  test::Run<Policy, Dense<float>> run(conversation_script(41, shape), policy);
-  run.pass({.tokens = prompt, .last_of_prompt = true});
-  std::vector<std::vector<int>> counts;
-  for (int layer = 0; layer < shape.layers; ++layer) {
-    counts.emplace_back();
-    for (int head = 0; head < shape.heads; ++head)
-      counts.back().push_back(run.cache().tokens(layer, head));
-  }
-  return counts;
-}
-int sum(const std::vector<int>& numbers) {
-  return std::accumulate(numbers.begin(), numbers.end(), 0);
-}
 
 TEST(Apportion, LosesAndMakesNothing) {
   Random random(5);
@@ -58,84 +40,12 @@ TEST(Apportion, RoundsByLargestRemainder) {
   EXPECT_EQ(parts, (std::vector<int>{4, 3, 3}));
 }
 
-// eviction.md §7.2: the authors' integer steps overshoot by up to 27 %, and by 60 % for 80 layers.
-TEST(PyramidBudgets, SumToTheTotalExactly) {
-  for (const auto& [layers, mean, window] : {std::tuple{32, 128, 8},
-                                             {32, 64, 8},
-                                             {80, 128, 8},
-                                             {80, 40, 8},
-                                             {1, 64, 8},
-                                             {30, 1024, 32}}) {
-    for (const double beta : {1.0, 5.0, 14.0, 20.0}) {
-      const LayerBudgets budgets = pyramid(layers, mean, window, beta);
-      const auto end = budgets.tokens.begin() + layers;
-      EXPECT_EQ(std::accumulate(budgets.tokens.begin(), end, 0), layers * mean);
-      EXPECT_TRUE(std::is_sorted(budgets.tokens.begin(), end, std::greater<>()));
-      EXPECT_GT(*(end - 1), window);
-    }
-  }
-  const LayerBudgets ours = pyramid(32, 128, 8);
-  EXPECT_EQ(ours.tokens[0], 8 + 234);  // as the authors' first and last layer
-  EXPECT_EQ(ours.tokens[31], 8 + 6);
-}
-
-TEST(PyramidBudgets, FunnelsWidenAndKeepTheTotal) {
-  const LayerBudgets budgets = funnel(30, 100, 0.5);
-  EXPECT_EQ(std::accumulate(budgets.tokens.begin(), budgets.tokens.end(), 0), 3000);
-  EXPECT_TRUE(std::is_sorted(budgets.tokens.begin(), budgets.tokens.begin() + 30));
-  EXPECT_NEAR(budgets.tokens[0], 50, 1);
-  EXPECT_NEAR(budgets.tokens[29], 150, 1);
-}
-
-TEST(Pyramid, KeepsItsLayersBudgets) {
-  const Shape shape{.layers = 5, .query_heads = 4, .heads = 2};
-  const auto counts =
-      counts_after_prompt(Pyramid<SnapKV>{{.tokens_kept = 30, .window = 4}, 20.0}, shape, 120);
-  const LayerBudgets expected = pyramid(5, 30, 4);
-  for (int layer = 0; layer < 5; ++layer) {
-    for (const int count : counts[static_cast<std::size_t>(layer)])
-      EXPECT_EQ(count, expected.tokens[static_cast<std::size_t>(layer)]);
-  }
-}
-
-TEST(Pyramid, WrapsAPolicyThatSharesItsBudget) {
-  const Shape shape{.layers = 3, .query_heads = 4, .heads = 4};
-  const auto counts = counts_after_prompt(
-      Pyramid<AdaHeads<SnapKV>>{{{.tokens_kept = 30, .window = 4}, 0.2F}, 20.0}, shape, 120);
-  const LayerBudgets expected = pyramid(3, 30, 4);
-  for (std::size_t layer = 0; layer < 3; ++layer)
-    EXPECT_EQ(sum(counts[layer]), 4 * expected.tokens[layer]);
-}
-
-// L2Norm keeps its first two layers whole: the schedule is that of the others.
-TEST(Pyramid, LeavesLayersWithoutABudgetAlone) {
-  const Shape shape{.layers = 6, .query_heads = 1};
-  const auto counts = counts_after_prompt(
-      Pyramid<L2Norm>{{.tokens_kept = 30, .when = When::step()}, 20.0}, shape, 120);
-  EXPECT_EQ(counts[0][0], 120);
-  EXPECT_EQ(counts[1][0], 120);
-  const LayerBudgets expected = pyramid(4, 30, 0);
-  for (std::size_t layer = 2; layer < 6; ++layer)
-    EXPECT_EQ(counts[layer][0], expected.tokens[layer - 2]);
-}
-
 TEST(PerLayerBudget, LeavesLayersWithoutABudgetAlone) {
   const Shape shape{.layers = 4, .query_heads = 1};
   const auto counts = counts_after_prompt(
       PerLayerBudget<L2Norm>{{.tokens_kept = 30, .when = When::step()}, funnel(4, 40, 1.0)}, shape,
       120);
   EXPECT_EQ(counts, (std::vector<std::vector<int>>{{120}, {120}, {40}, {40}}));
-}
-
-// What is pinned at both ends counts once each: the total stays exact.
-TEST(Pyramid, CountsSinksAndTheWindow) {
-  const Shape shape{.layers = 5, .query_heads = 2};
-  const auto counts = counts_after_prompt(
-      Pyramid<Protect<SnapKV>>{{{.tokens_kept = 30, .window = 4}, 6, 3}, 20.0}, shape, 120);
-  int total = 0;
-  for (const auto& layer : counts) total += layer[0];
-  EXPECT_EQ(total, 5 * 30);
-  EXPECT_GE(counts[4][0], 10);
 }
 
 // A capped policy decides whether or not the cap is exceeded.
@@ -147,6 +57,7 @@ TEST(PerLayerBudget, KeepsACapACap) {
   EXPECT_EQ(counts_after_prompt(PerLayerBudget<Corm>{capped, funnel(2, 90, 1.0)}, shape, 80),
             plain);
   EXPECT_EQ(counts_after_prompt(Pyramid<Corm>{capped, 1.0}, shape, 80), plain);
+  EXPECT_EQ(counts_after_prompt(Pyramid<Corm>{capped, 1.0, 1.0}, shape, 80), plain);
 }
 
 TEST(PerLayerBudget, IsRefusedForAnotherNumberOfLayers) {
@@ -244,19 +155,45 @@ TEST(AdaHeadsSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(Pyramid<SnapKV>{{}, std::numeric_limits<double>::infinity()},
                         {"Pyramid.beta", "inf"});
   expect_policy_refused(Pyramid<SnapKV>{{.tokens_kept = 1 << 23}}, {"Pyramid", "8388608", "2^22"});
-  expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, {-1}}, {"Pyramid.kvpress.prompt", "-1"});
-  expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, {100, 1.5}}, {"Pyramid.kvpress.kept", "1.5"});
+  expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, -1.0}, {"Pyramid.kvpress", "-1", "[0, 1]"});
+  expect_policy_refused(Pyramid<SnapKV>{{}, 20.0, 1.5}, {"Pyramid.kvpress", "1.5"});
   expect_policy_refused(Pyramid<SnapKV>{{.tokens_kept = 32}}, {"Pyramid", "32", "always kept, 32"});
 }
 
 // Each of these would do nothing, silently.
 TEST(AdaHeadsSettings, WrappersOfPoliciesWithoutALimitAreRefused) {
-  expect_policy_refused(AdaHeads<Corm>{}, {"AdaHeads", "Corm has no budget"});
-  expect_policy_refused(Pyramid<Corm>{}, {"Pyramid", "Corm has no budget"});
+  expect_policy_refused(AdaHeads<Corm>{}, {"AdaHeads<Corm>", "no budget in any layer"});
+  expect_policy_refused(Pyramid<Corm>{}, {"Pyramid<Corm>", "no budget in any layer"});
   expect_policy_refused(PerLayerBudget<Corm>{{}, funnel(3, 300, 1.0)},
-                        {"PerLayerBudget", "Corm has no budget"});
+                        {"PerLayerBudget<Corm>", "no budget in any layer"});
+  const L2Norm skips{.skip = LayerSet::first(3)};
+  const std::vector<std::string> idle{"no budget in any layer", "would do nothing"};
+  expect_policy_refused(skips, idle);
+  expect_policy_refused(Pyramid<L2Norm>{skips}, idle);
+  expect_policy_refused(AdaHeads<L2Norm>{skips}, idle);
+  expect_policy_refused(Protect<L2Norm>{skips}, idle);
+  // two of three layers are not its own
+  expect_policy_refused(PerLayer<L2Norm, H2O>{}, {"L2Norm", "no budget in any layer"});
+  expect_policy_refused(PrefillThenDecode<L2Norm, H2O>{skips, {}}, {"L2Norm", "no budget"});
+  expect_policy_refused(PerHead<L2Norm, H2O>{{.when = When::step()}, {}, HeadSet{}.add(1, 0)},
+                        {"L2Norm", "no budget"});
   expect_refused([] { (void)funnel(4, 20, 1.5); }, {"funnel", "first is 1.5", "(0, 1]"});
   expect_refused([] { (void)LayerBudgets::slope(4, 1 << 23, 1.0); }, {"mean is 8388608", "2^22"});
+  expect_refused([] { (void)LayerBudgets::slope(1 << 30, 9, 1.0); }, {"1073741824 layers", "256"});
+  expect_refused([] { (void)pyramid(4, 2147483647, 2147483000); }, {"mean is 2147483647", "2^30"});
+  const std::vector<double> huge{1e308, 1e308, 5e307};
+  EXPECT_EQ(
+      sum({LayerBudgets::split(huge, 50, 1).tokens[0], LayerBudgets::split(huge, 50, 1).tokens[1],
+           LayerBudgets::split(huge, 50, 1).tokens[2]}),
+      150);
+  BlockPool pool;
+  PerLayerBudget<TOVA> many{{.tokens_kept = 8}, {.layers = 300}};
+  expect_refused(
+      [&] {
+        KVCache<PerLayerBudget<TOVA>, External>(Shape{.layers = 300, .head_dim = 8}, many, {},
+                                                pool);
+      },
+      {"PerLayerBudget.budgets has 300", "at most 256"});
 }
 
 }  // namespace

@@ -125,12 +125,31 @@ TEST(FastGen, HeadsChooseForThemselvesAndForksKeepTheChoice) {
   }
 }
 
+// A part is a float: 0.3F of ten tokens are three. Of millions it must not become more than it is.
+TEST(FastGen, PartsOfLongTextsAreExact) {
+  const FastGen policy{.frequent = 0.3F, .local = 0.3F};
+  EXPECT_EQ(policy.marks(10), 3);
+  EXPECT_EQ(policy.marks(11), 4);
+  EXPECT_EQ(policy.marks(3000000), 900000);
+  EXPECT_EQ(policy.choose({}, 10).window, 3);
+  EXPECT_EQ(policy.choose({}, 3000000).window, 900000);
+  for (const int length : {1000000, 30000001, 1 << 30, 2147483647}) {
+    EXPECT_NEAR(policy.marks(length), static_cast<double>(0.3F) * length, 1.0);
+    EXPECT_NEAR(policy.choose({}, length).window, static_cast<double>(0.3F) * length, 1.0);
+    const FastGen all{.frequent = 1.0F, .local = 1.0F};
+    EXPECT_EQ(all.marks(length), length);
+    EXPECT_EQ(all.choose({}, length).window, length);
+  }
+}
+
 TEST(FastGenSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(FastGen{.threshold = 0.0F}, {"FastGen.threshold", "0", "(0, 1]"});
   expect_policy_refused(FastGen{.threshold = 1.1F}, {"FastGen.threshold", "1.1"});
   expect_policy_refused(FastGen{.frequent = -0.1F}, {"FastGen.frequent", "-0.1"});
   expect_policy_refused(FastGen{.local = 2.0F}, {"FastGen.local", "2"});
   expect_policy_refused(FastGen{.rows = -1}, {"FastGen.rows", "-1"});
+  expect_policy_refused(FastGen{.criterion = static_cast<FastGen::Criterion>(2)},
+                        {"FastGen.criterion", "2"});
   BlockPool pool;
   KVCache<FastGen, Dense<float>> cache(Shape{.head_dim = 8}, {}, {}, pool);
   expect_refused([&] { (void)cache.begin({.tokens = 3, .more_of_prompt = true}); },

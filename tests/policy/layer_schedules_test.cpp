@@ -2,6 +2,7 @@
 // Budgets by layer that follow a prompt or its attention, and a prompt that sets its own budget.
 #include "kvast/policy/layer_schedules.h"
 
+#include <limits>
 #include <numeric>
 
 #include "tests/policy/simulation.h"
@@ -82,6 +83,11 @@ TEST(LayerScheduleSettings, ImpossibleOnesAreRefusedByName) {
   const std::vector<std::vector<float>> masses(2, std::vector<float>(3, 1.0F));
   expect_refused([&] { (void)prefix_kv(masses, 4); }, {"prefix_kv", "mean is 4", "6 tokens"});
   expect_refused([&] { (void)prefix_kv(masses, 0); }, {"prefix_kv", "mean is 0"});
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -1.0F}) {
+    std::vector<std::vector<float>> spoilt(2, std::vector<float>(40, 1.0F));
+    for (std::size_t at = 3; at < 40; at += 5) spoilt[1][at] = bad;
+    expect_refused([&] { (void)prefix_kv(spoilt, 4); }, {"prefix_kv", "masses of layer 1"});
+  }
   expect_policy_refused(DBudgetKV{.threshold = -1.0F}, {"DBudgetKV.threshold", "-1"});
   expect_policy_refused(DBudgetKV{.recent = 0}, {"DBudgetKV.recent", "0"});
 }

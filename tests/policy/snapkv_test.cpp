@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // SnapKV against the golden trace and against its definition: votes, pooling, windows that reach
 // back into chunks.
+#include <limits>
+
 #include "tests/policy/simulation.h"
 #include "tests/policy/trace.h"
 
@@ -162,6 +164,12 @@ TEST(SnapKVPooling, MaximaOfNegativeRanksIgnoreWhatLiesBeyondTheEnds) {
 TEST(SnapKVPooling, LandmarksTakeNoPart) {
   EXPECT_EQ(pooled_ranks({1.0F, kDrop, 2.0F, kPin}, maximum(3)),
             (std::vector<float>{2.0F, kDrop, 2.0F, kPin}));
+}
+
+TEST(SnapKVPooling, MaximaPassOverNaN) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(pooled_ranks({nan, 1.0F, 2.0F, nan}, maximum(3)),
+            (std::vector<float>{1.0F, 2.0F, 2.0F, 2.0F}));
 }
 
 // Or the golden {1, 3, 4}, where the newer of two equals stays, would depend on rounding.

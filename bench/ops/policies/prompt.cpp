@@ -16,7 +16,7 @@ void add_prompt_rows() {
       "pyramid_snapkv", [](int tokens) { return Pyramid<SnapKV>{snapkv(tokens)}; }, 2.0);
   add(
       "ada_snapkv", [](int tokens) { return AdaHeads<SnapKV>{snapkv(tokens)}; }, 2.0);
-  add("dbudget", [](int) { return DBudgetKV{}; });
+  add_row("dbudget", [](int) { return DBudgetKV{}; });  // no budget that it could exceed later
   add(
       "expected", [](int tokens) { return ExpectedAttention{.tokens_kept = tokens}; }, 2.0);
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -45,6 +46,28 @@ inline void apportion(std::span<const double> shares, int total, std::span<const
       --left;
     }
   }
+}
+
+/// Part `place` of `total` (at most 2^30), split without limits by finite `shares` that are not all
+/// 0, by largest remainder; of equal remainders the first wins. The parts sum to `total`. Allocates
+/// nothing.
+inline int apportioned(std::span<const double> shares, int total, std::size_t place) {
+  constexpr std::int64_t kUnits = 1000000;  // of a token: equal shares stay equal, however rounded
+  double sum = 0.0;
+  for (const double share : shares) sum += share;
+  const auto units = [&](std::size_t at) {
+    return static_cast<std::int64_t>(std::llround(shares[at] / sum * total * kUnits));
+  };
+  const std::int64_t own = units(place);
+  std::int64_t left = total;
+  int before = 0;  // parts that are rounded up before this one
+  for (std::size_t at = 0; at < shares.size(); ++at) {
+    const std::int64_t other = units(at);
+    left -= other / kUnits;
+    const std::int64_t ahead = other % kUnits - own % kUnits;
+    before += ahead > 0 || (ahead == 0 && at < place) ? 1 : 0;
+  }
+  return static_cast<int>(own / kUnits + (before < left ? 1 : 0));
 }
 
 }  // namespace kvast

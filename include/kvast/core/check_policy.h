@@ -193,15 +193,11 @@ void validate_shape(const Policy& policy, const ShapeList& shape, Caller caller)
   if constexpr (requires { policy.validate_shape(shape, caller); })
     policy.validate_shape(shape, caller);
 }
-/// Throws Error where `policy` limits no layer, so that `wrapper` would do nothing; or else returns
-/// the first budget.
+/// Whether the policy would do nothing without a budget; a cache in which it has none is refused.
 template <class Policy>
-Budget require_budget(const char* wrapper, const Policy& policy, int layers, Caller caller) {
-  for (int layer = 0; layer < layers; ++layer) {
-    const Budget budget = policy.budget({layer, layers});
-    if (budget.limited()) return budget;
-  }
-  fail(caller, wrapper, ": ", type_name<Policy>, " has no budget in any layer");
+constexpr bool needs_budget() {
+  if constexpr (requires { Policy::needs_budget; }) return Policy::needs_budget;
+  return false;
 }
 /// Whether the heads of a layer share its budget.
 template <class Policy>

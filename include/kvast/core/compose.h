@@ -42,6 +42,37 @@ void of_phase(const Policy& policy, bool ends_prompt, Body&& body) {
   }
 }
 
+/// The layers in which the part of a policy that `head` of `layer` has in a phase decides for a
+/// head.
+template <class Policy>
+LayerSet own_layers(const Policy& policy, const ShapeList& shape, int layer, int head,
+                    bool ends_prompt) {
+  const auto address_of = [&](int other) {  // the parts of a policy lie at addresses of their own
+    const void* address = nullptr;
+    of_layer(policy, other, [&](const auto& part) { address = &part; });
+    return address;
+  };
+  LayerSet own;
+  of_layer(policy, layer, [&](const auto& mine) {
+    of_phase(mine, ends_prompt, [&](const auto& phase) {
+      const auto decides = [&](int other) {
+        if constexpr (splits<std::remove_cvref_t<decltype(phase)>, Split::heads>()) {
+          const bool listed = phase.heads.contains(layer, head);
+          int at = 0;
+          while (at < shape[other].heads && phase.heads.contains(other, at) != listed) ++at;
+          return at < shape[other].heads;
+        } else {
+          return true;
+        }
+      };
+      for (int other = 0; other < shape.layers() && other < LayerSet::kMost; ++other) {
+        if (address_of(other) == static_cast<const void*>(&mine) && decides(other)) own.add(other);
+      }
+    });
+  });
+  return own;
+}
+
 /// body(policy) with each that watches a pass: the one for decoding sees the prompt as well, since
 /// its states begin there.
 template <class Policy, class Body>

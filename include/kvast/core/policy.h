@@ -8,6 +8,7 @@
 #include <span>
 
 #include "kvast/core/host_device.h"
+#include "kvast/core/sets.h"
 
 namespace kvast {
 
@@ -55,10 +56,19 @@ struct Attention {
   int generated = 0;    ///< positions since the last prompt's end; 0 in a prompt, then 1, 2, ...
 };
 
-/// A layer, as `budget` sees it.
+/// A layer, as `budget` sees it: at construction, when nothing was seen yet, and after every pass.
 struct Layer {
   int index = 0;
   int layers = 1;
+  int seen = 0;  ///< tokens of the sequence so far, evicted ones included; 0: more than any budget
+  const LayerSet* own = nullptr;  ///< those that the policy decides for (see PerLayer); null: all
+
+  /// Whether the policy decides for another layer as well. A set ends at 256: beyond, it does.
+  KVAST_HD constexpr bool decides(int layer) const {
+    return own == nullptr || layer >= LayerSet::kMost || own->contains(layer);
+  }
+  /// Another layer of the same model, at the same time.
+  KVAST_HD constexpr Layer at(int layer) const { return {layer, layers, seen, own}; }
 };
 
 /// Landmarks of `rank`. They are finite, so that they survive -ffast-math. A policy with a budget
@@ -80,7 +90,7 @@ inline constexpr Budget kNoBudget{};
 struct Pins {
   int first = 0;   ///< of the sequence
   int newest = 0;  ///< of the sequence
-  KVAST_HD constexpr int count() const { return first + newest; }
+  KVAST_HD constexpr std::int64_t count() const { return std::int64_t{first} + newest; }
 };
 
 /// When a policy acts.
@@ -149,6 +159,11 @@ struct HeadView {
   std::span<const float> query_covariances{};  ///< [group, head_dim, head_dim]
   const Rope* rope = nullptr;                  ///< CacheOptions::rope, with query_moments
 };
+
+/// Whether `number` is neither NaN nor an infinity, by its bits: -ffast-math cannot break it.
+KVAST_HD constexpr bool is_finite(double number) {
+  return (std::bit_cast<std::uint64_t>(number) >> 52U & 0x7FFU) != 0x7FFU;
+}
 
 inline constexpr std::int32_t kPinKey = 0x7F7FFFFF;    ///< rank_key(kPin)
 inline constexpr std::int32_t kDropKey = -0x7F7FFFFF;  ///< rank_key(kDrop)

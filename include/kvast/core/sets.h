@@ -11,26 +11,29 @@ namespace kvast {
 
 /// A set of layers, 0 to 255.
 struct LayerSet {
-  std::uint64_t words[4] = {};
+  static constexpr int kMost = 256;
+  std::uint64_t words[kMost / 64] = {};
 
   KVAST_HD constexpr bool contains(int layer) const {
-    return layer >= 0 && layer < 256 && ((words[layer / 64] >> (layer % 64)) & 1U) != 0;
+    return layer >= 0 && layer < kMost && ((words[layer / 64] >> (layer % 64)) & 1U) != 0;
   }
   /// Throws Error for a layer that the set cannot hold.
   constexpr LayerSet& add(int layer, Caller caller = Caller::here()) {
-    if (layer < 0 || layer >= 256)
-      fail(caller, "LayerSet: layer is ", layer, ", must lie in [0, 256)");
+    if (layer < 0 || layer >= kMost)
+      fail(caller, "LayerSet: layer is ", layer, ", must lie in [0, ", kMost, ")");
     words[layer / 64] |= std::uint64_t{1} << (layer % 64);
     return *this;
   }
   /// One more than the last layer of the set; 0 for none.
   constexpr int end() const {
-    int layer = 256;
+    int layer = kMost;
     while (layer > 0 && !contains(layer - 1)) --layer;
     return layer;
   }
-  /// The first `count` layers.
+  /// The first `count` layers, in [0, 256].
   static constexpr LayerSet first(int count, Caller caller = Caller::here()) {
+    if (count < 0 || count > kMost)
+      fail(caller, "LayerSet: count is ", count, ", must lie in [0, ", kMost, "]");
     LayerSet set;
     for (int layer = 0; layer < count; ++layer) set.add(layer, caller);
     return set;

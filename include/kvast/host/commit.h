@@ -44,10 +44,26 @@ struct Action {
   int target = -1;  ///< tokens to come down to (negative: whatever the ranks say)
 };
 
+/// Asks what each head may keep after this pass. Heads that have the same policy have one answer.
+template <class Policy>
+void ask_budgets(const Policy& policy, std::vector<HeadTurn>& turns, const CommitContext& context) {
+  for (std::size_t head = 0; head < turns.size(); ++head) {
+    HeadTurn& turn = turns[head];
+    if (head > 0 && !splits<Policy, Split::heads>()) {
+      turn.budget = turns[0].budget;
+      continue;
+    }
+    Layer layer = context.layer;
+    layer.own = &turn.own[context.ends_prompt ? 1 : 0];
+    of_head(policy, layer.index, static_cast<int>(head),
+            [&](const auto& mine) { turn.budget = budget_of(mine, layer); });
+  }
+}
+
 template <class Policy>
 Action decide(const Policy& policy, const HeadTurn& turn, const CommitContext& context) {
   const When when = when_of(policy);
-  const Budget budget = turn.budgets[context.ends_prompt ? 1 : 0];
+  const Budget budget = turn.budget;
   const bool free = !budget.limited() || budget.cap;
   Action action{.acts = true, .always = free, .budget = budget.tokens, .target = budget.tokens};
   if (when.kind == When::Kind::prompt) action.acts = context.ends_prompt;
@@ -93,6 +109,7 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
   if (context.ends_prompt && layer.choices.size > 0)
     std::swap(layer.choices, layer.pending_choices);
   if constexpr (detail::evicts<Policy>()) {
+    detail::ask_budgets(policy, layer.turns, context);
     const auto rank = [&](const auto& mine, int head, int target) {
       RankWork& ranks = work[static_cast<std::size_t>(head)].rank;
       ranks.target = target;

@@ -64,7 +64,8 @@ struct Choices {
 
 /// When a head's policy acts, and down to what.
 struct HeadTurn {
-  Budget budgets[2];  ///< of passes within, and at the end of a prompt
+  LayerSet own[2];    ///< layers of the part that acts within, and at the end of a prompt
+  Budget budget;      ///< of the open pass
   int last_act = -1;  ///< position at which a policy without budget acted last
 };
 

@@ -39,8 +39,12 @@ inline void pool_ranks(const Head& head, Pooling pooling, RankWork& work) {
     const int end = std::min(count, at + pooling.width / 2 + 1);
     double pooled = votes[static_cast<std::size_t>(begin)];  // or equal windows would not tie
     for (int neighbour = begin + 1; neighbour < end; ++neighbour) {
-      const double vote = votes[static_cast<std::size_t>(neighbour)];
-      pooled = pooling.kind == Pooling::Kind::average ? pooled + vote : std::max(pooled, vote);
+      const float vote = votes[static_cast<std::size_t>(neighbour)];
+      if (pooling.kind == Pooling::Kind::average) {
+        pooled += static_cast<double>(vote);
+      } else if (rank_key(vote) > rank_key(static_cast<float>(pooled))) {
+        pooled = static_cast<double>(vote);
+      }
     }
     if (pooling.kind == Pooling::Kind::average) pooled /= pooling.width;
     work.ranks[static_cast<std::size_t>(work.order[static_cast<std::size_t>(at)].slot)] =

@@ -17,6 +17,8 @@ struct AdaHeads : Inner {
                 "AdaHeads: the policy has no budget that heads could share");
   static_assert(detail::scope_of<Inner>() == Scope::head,
                 "AdaHeads: a policy whose heads keep one set (TOVA) gives each as many tokens");
+  static_assert(!detail::allocates<Inner>(), "AdaHeads: the policy shares its budget already");
+  static constexpr bool needs_budget = true;
   float safeguard = 0.2F;  ///< part of the budget that every head has for certain, in [0, 1]
   Allocation::Kind kind = Allocation::Kind::blend;
 
@@ -25,10 +27,8 @@ struct AdaHeads : Inner {
     if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);
     require(safeguard >= 0.0F && safeguard <= 1.0F, caller, "AdaHeads.safeguard is ", safeguard,
             ", must lie in [0, 1]");
-  }
-  void validate_shape(const ShapeList& shape, Caller caller) const {
-    detail::validate_shape(static_cast<const Inner&>(*this), shape, caller);
-    detail::require_budget("AdaHeads", static_cast<const Inner&>(*this), shape.layers(), caller);
+    require(kind <= Allocation::Kind::floor, caller, "AdaHeads.kind is ", static_cast<int>(kind),
+            ", must be blend or floor");
   }
 };
 

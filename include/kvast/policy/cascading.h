@@ -75,7 +75,8 @@ struct Cascading {
       }
       if (!takes) {
         const std::size_t newest = here.back();
-        const bool wins = view.states[carried].average >= view.states[newest].average;
+        const bool wins =
+            rank_key(view.states[carried].average) >= rank_key(view.states[newest].average);
         view.states[wins ? newest : carried].ring = -1;
         if (wins) {
           here.back() = carried;

@@ -31,6 +31,7 @@ struct DBudgetKV {
     std::fill(ranks.begin(), ranks.end(), kPin);
     double total = 0.0;
     for (const State& state : view.states) total += static_cast<double>(state.squares);
+    if (!is_finite(total)) return;  // NaN or infinity in the map: nothing is known of it
     const double allowed = total * static_cast<double>(threshold) * static_cast<double>(threshold);
     double dropped = 0.0;
     // (count - 1) / 2, then its neighbours by distance, the older one first

@@ -2,7 +2,7 @@
 // FastGen: each head keeps by the cheapest rule that would have served it in the prompt.
 #pragma once
 
-#include <cmath>
+#include <cstdint>
 
 #include "kvast/core/check_policy.h"
 
@@ -81,7 +81,7 @@ struct FastGen {
     for (int at = 4; at >= 0; --at) {
       choice.mass[at] = static_cast<float>(sums.mass[at] / sums.mass[4]);
       // a total that is zero or no number says nothing: then all stay
-      const bool known = sums.mass[4] > 0.0 && sums.mass[4] < 1e300;
+      const bool known = is_finite(sums.mass[4]) && sums.mass[4] > 0.0;
       if (known && sums.mass[at] >= wanted * sums.mass[4]) rule = at;
     }
     choice.rule = static_cast<Rule>(rule);
@@ -104,17 +104,23 @@ struct FastGen {
             ", must lie in [0, 1]");
     require(local >= 0.0F && local <= 1.0F, caller, "FastGen.local is ", local,
             ", must lie in [0, 1]");
+    require(criterion <= Criterion::l1, caller, "FastGen.criterion is ",
+            static_cast<int>(criterion), ", must be mass or l1");
     require(rows >= 0, caller, "FastGen.rows is ", rows, ", must be at least 0");
   }
 
  private:
-  /// ceil(part * length), or at least 1 and floor(part * length).
+  /// ceil(part * length), or at least 1 and floor(part * length); never above `length`. `part` is a
+  /// float, and may lie a little beside what was meant: up to a quarter of a token is forgiven.
   KVAST_HD static int part_of(float part, int length, bool up) {
     const double exact = static_cast<double>(part) * static_cast<double>(length);
-    const auto below = static_cast<int>(exact + 1e-6 * static_cast<double>(length));
-    if (!up) return below < 1 ? 1 : below;
-    return static_cast<double>(below) + 1e-6 * static_cast<double>(length) < exact ? below + 1
-                                                                                   : below;
+    const double meant = 1e-6 * static_cast<double>(length);
+    const double slack = meant < 0.25 ? meant : 0.25;
+    const auto most = static_cast<std::int64_t>(length);
+    auto count = static_cast<std::int64_t>(exact + slack);
+    if (up && static_cast<double>(count) + slack < exact) ++count;
+    if (!up && count < 1) count = 1;
+    return static_cast<int>(count < most ? count : most);
   }
 };
 static_assert(check_policy<FastGen>());

@@ -17,6 +17,7 @@ struct L2Norm {
   int recent = 0;                      ///< newest tokens, always kept; not in the paper
   LayerSet skip = LayerSet::first(2);  ///< layers that keep everything
   When when = When::full(10);
+  static constexpr bool needs_budget = true;  ///< `skip` must not hold all layers
   static constexpr Needs needs{.key_norms = true};
   struct State {};
 

@@ -30,7 +30,7 @@ struct LagKV {
     // what is not judged ranks above all that is (scores are below 1), the newest highest
     for (int at = 0; at < count; ++at)
       ranks[static_cast<std::size_t>(at)] = at < sinks ? kPin : 2.0F + static_cast<float>(at);
-    if (count < sinks + 2 * lag) return;
+    if (count - sinks < 2 * lag) return;
     const int stretches = (count - sinks) / lag - 1;
     std::vector<double> of_keys(static_cast<std::size_t>(lag));
     std::vector<double> of_values(of_keys.size());

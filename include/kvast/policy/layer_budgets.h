@@ -7,7 +7,6 @@
 #include <array>
 #include <cmath>
 #include <span>
-#include <vector>
 
 #include "kvast/core/apportion.h"
 #include "kvast/core/check_policy.h"
@@ -16,7 +15,7 @@ namespace kvast {
 
 /// Tokens per head for each layer, small enough to travel into a kernel.
 struct LayerBudgets {
-  static constexpr int kMost = 256;
+  static constexpr int kMost = LayerSet::kMost;
   static constexpr int kMostTokens = 1 << 22;  ///< a layer's mean
   int layers = 0;
   std::array<int, kMost> tokens{};
@@ -25,51 +24,95 @@ struct LayerBudgets {
   /// `least`. Throws Error where that cannot be.
   static LayerBudgets split(std::span<const double> shares, int mean, int least,
                             Caller caller = Caller::here()) {
-    const int layers = static_cast<int>(shares.size());
-    require(layers >= 1 && layers <= kMost, caller, "LayerBudgets: shares has ", layers,
-            " layers, must lie in [1, ", kMost, "]");
+    const int layers = checked_layers("LayerBudgets", static_cast<int>(shares.size()), caller);
     require(least >= 1, caller, "LayerBudgets: least is ", least, ", must be at least 1");
     require(mean >= least && mean <= kMostTokens, caller, "LayerBudgets: mean is ", mean,
             ", must lie in [least, 2^22], [", least, ", ", kMostTokens, "]");
     for (const double share : shares)
-      require(share >= 0.0 && std::isfinite(share), caller, "LayerBudgets: a share is ", share,
+      require(is_finite(share) && share >= 0.0, caller, "LayerBudgets: a share is ", share,
               ", must be finite and at least 0");
     LayerBudgets budgets{.layers = layers};
-    const std::vector<int> most(shares.size(), 1 << 30);
-    const auto parts = std::span(budgets.tokens).first(shares.size());
-    apportion(shares, mean * layers, most, parts);
-    for (int& part : parts) {
-      for (; part < least; ++part) --*std::max_element(parts.begin(), parts.end());
-    }
+    for (int layer = 0; layer < layers; ++layer)
+      budgets.tokens[static_cast<std::size_t>(layer)] = part(shares, mean * layers, least, layer);
     return budgets;
   }
   /// Straight from `steepness` times the mean in one end layer down to what keeps the total, in the
   /// other: in (0, 2); above 1 the first layers have more (pyramid), below 1 the last (funnel).
   static LayerBudgets slope(int layers, int mean, double steepness, int least = 1,
                             Caller caller = Caller::here()) {
+    (void)checked_layers("LayerBudgets", layers, caller);
     require(steepness > 0.0 && steepness < 2.0, caller, "LayerBudgets: steepness is ", steepness,
             ", must lie in (0, 2)");
-    std::vector<double> shares;
-    for (int layer = 0; layer < layers; ++layer) {
-      const double way = layers == 1 ? 0.5 : layer / static_cast<double>(layers - 1);
-      shares.push_back(steepness + (2.0 - 2.0 * steepness) * way);
+    Line line{};
+    return split(line.from(steepness, layers), mean, least, caller);
+  }
+
+  /// Shares of a slope, without allocation.
+  struct Line {
+    std::array<double, kMost> shares;
+
+    std::span<const double> from(double steepness, int count) {
+      for (int layer = 0; layer < count; ++layer) {
+        const double way = count == 1 ? 0.5 : layer / static_cast<double>(count - 1);
+        shares[static_cast<std::size_t>(layer)] = steepness + (2.0 - 2.0 * steepness) * way;
+      }
+      return std::span(shares).first(static_cast<std::size_t>(count));
     }
-    return split(shares, mean, least, caller);
+  };
+  /// One layer's part of `total`: `least`, and of the rest by how far its share of all exceeds
+  /// that.
+  static int part(std::span<const double> shares, int total, int least, int layer) {
+    const double largest = *std::max_element(shares.begin(), shares.end());
+    double sum = 0.0;  // of parts of the largest, or huge shares would overflow
+    for (const double share : shares) sum += largest > 0.0 ? share / largest : 1.0;
+    std::array<double, kMost> above{};
+    double open = 0.0;
+    for (std::size_t at = 0; at < shares.size(); ++at) {
+      const double share = largest > 0.0 ? shares[at] / largest : 1.0;
+      above[at] = std::max(total * (share / sum) - least, 0.0);
+      open += above[at];
+    }
+    if (open <= 0.0) return least;
+    return least + apportioned(std::span(above).first(shares.size()),
+                               total - least * static_cast<int>(shares.size()),
+                               static_cast<std::size_t>(layer));
+  }
+  static int checked_layers(const char* caller_name, int layers, Caller caller) {
+    require(layers >= 1 && layers <= kMost, caller, caller_name, ": there are ", layers,
+            " layers, must lie in [1, ", kMost, "]");
+    return layers;
   }
 };
 
+namespace detail {
+
+/// PyramidKV's steepness for a mean of `past` tokens besides the window: no layer may have more
+/// than the `room` that there is, and of a prompt shorter than the mean all are equal.
+inline double pyramid_steepness(double past, double room, double beta) {
+  const double steepest = 2.0 - 1.0 / beta;
+  return std::clamp(room / past, 1.0, steepest);
+}
+
+}  // namespace detail
+
 /// PyramidKV's schedule: what is kept besides the window falls along a line from 2 b - b / beta to
-/// b / beta, b = mean - window. The total is mean * layers exactly; the authors' integer steps
-/// overshoot by up to 27 %. Ref: PyramidKV, arXiv:2406.02069, §4.2.
-inline LayerBudgets pyramid(int layers, int mean, int window, double beta = 20.0,
+/// b / beta, b = mean - window; where the prompt has fewer tokens than the line begins with, from
+/// those. The total is mean * layers exactly; the authors' integer steps overshoot by up to 27 %.
+/// Ref: PyramidKV, arXiv:2406.02069, §4.2. `prompt`: its tokens; 0: more than the first layer
+/// keeps.
+inline LayerBudgets pyramid(int layers, int mean, int window, double beta = 20.0, int prompt = 0,
                             Caller caller = Caller::here()) {
   require(beta >= 1.0 && beta <= 1e6, caller, "pyramid: beta is ", beta, ", must lie in [1, 10^6]");
-  require(window >= 0 && mean > window, caller, "pyramid: mean is ", mean, ", must exceed window, ",
-          window);
-  LayerBudgets past = LayerBudgets::slope(layers, mean - window, 2.0 - 1.0 / beta, 1, caller);
+  require(window >= 0 && mean > window && mean <= (1 << 30), caller, "pyramid: mean is ", mean,
+          ", must exceed window, ", window, ", and be at most 2^30");
+  require(prompt >= 0, caller, "pyramid: prompt is ", prompt, ", must be at least 0");
+  const int past = mean - window;
+  const double room = prompt > 0 ? static_cast<double>(prompt) - window : 2.0 * past;
+  LayerBudgets budgets =
+      LayerBudgets::slope(layers, past, detail::pyramid_steepness(past, room, beta), 1, caller);
   for (int layer = 0; layer < layers; ++layer)
-    past.tokens[static_cast<std::size_t>(layer)] += window;
-  return past;
+    budgets.tokens[static_cast<std::size_t>(layer)] += window;
+  return budgets;
 }
 
 /// PyramidKV's schedule as kvpress 0.5.5 has it, for one layer: the window lies inside of the
@@ -104,6 +147,10 @@ struct PerLayerBudget : Inner {
   static_assert(!detail::Composite<Inner>,
                 "PerLayerBudget: wrap the parts of a policy made of others, not the whole");
   static_assert(detail::HasBudget<Inner>, "PerLayerBudget: the policy has no budget to replace");
+  static_assert(
+      !requires { Inner::kSchedules; }, "PerLayerBudget: the policy has budgets by layer already");
+  static constexpr bool kSchedules = true;
+  static constexpr bool needs_budget = true;
   LayerBudgets budgets;
 
   Budget budget(Layer layer) const {
@@ -114,9 +161,9 @@ struct PerLayerBudget : Inner {
   void validate_shape(const ShapeList& shape, Caller caller) const {
     const auto& inner = static_cast<const Inner&>(*this);
     detail::validate_shape(inner, shape, caller);
-    require(budgets.layers == shape.layers(), caller, "PerLayerBudget.budgets has ", budgets.layers,
-            " layers, the cache has ", shape.layers());
-    detail::require_budget("PerLayerBudget", inner, shape.layers(), caller);
+    require(budgets.layers == shape.layers() && budgets.layers <= LayerBudgets::kMost, caller,
+            "PerLayerBudget.budgets has ", budgets.layers, " layers, the cache has ",
+            shape.layers(), ", must be as many, and at most ", LayerBudgets::kMost);
     for (int layer = 0; layer < shape.layers(); ++layer) {
       const int here = budgets.tokens[static_cast<std::size_t>(layer)];
       require(here >= 1, caller, "PerLayerBudget.budgets of layer ", layer, " is ", here,
@@ -125,59 +172,92 @@ struct PerLayerBudget : Inner {
   }
 };
 
-/// Another policy under PyramidKV's schedule; its budget is the mean over the layers that have one.
-/// With `kvpress` it has kvpress' counts instead, which need the prompt's length and do not add up
-/// exactly.
+namespace detail {
+
+/// A layer's place in a pyramid of the layers that take part, and what they share.
+struct PyramidPlace {
+  std::int64_t pinned = 0;
+  int seen = 0;  ///< tokens; 0: more than any layer keeps
+  int place = 0;
+  int places = 0;
+  std::int64_t past = 0;  ///< tokens besides the pinned ones, of all together
+
+  void add(Budget budget) {
+    if (!budget.limited()) return;
+    ++places;
+    past += budget.tokens - pinned;
+  }
+  bool possible() const {
+    return past >= places && past <= (1 << 30) && places <= LayerBudgets::kMost;
+  }
+  int tokens(double beta, double kvpress) const {
+    const int window = static_cast<int>(pinned);
+    if (kvpress > 0.0 && seen > 0)
+      return kvpress_pyramid({place, places}, seen, seen * kvpress, window, beta);
+    const double mean = static_cast<double>(past) / places;
+    LayerBudgets::Line line{};
+    const auto shares =
+        line.from(pyramid_steepness(mean, seen > 0 ? seen - window : 2.0 * mean, beta), places);
+    return window + LayerBudgets::part(shares, static_cast<int>(past), 1, place);
+  }
+};
+
+}  // namespace detail
+
+/// Another policy under PyramidKV's schedule, whose total is that of the policy's own budgets, over
+/// the layers that it decides for and has a budget in: with PerLayer, those of the others take no
+/// part. As long as fewer tokens were seen than the first layers may keep, the line is flatter.
+/// With `kvpress` it has kvpress' counts instead, which do not add up exactly.
 template <class Inner>
 struct Pyramid : Inner {
   static_assert(!detail::Composite<Inner>,
                 "Pyramid: wrap the parts of a policy made of others, not the whole");
   static_assert(detail::HasBudget<Inner>,
                 "Pyramid: the policy has no budget to spread over layers");
-  double beta = 20.0;  ///< steepness, in [1, 10^6]; the authors' default
-  struct Kvpress {
-    int prompt = 0;     ///< tokens of the prompt; 0: the paper's schedule
-    double kept = 1.0;  ///< part of them that is kept, in (0, 1]
-  };
-  Kvpress kvpress{};
+  static_assert(
+      !requires { Inner::kSchedules; }, "Pyramid: the policy has budgets by layer already");
+  static constexpr bool kSchedules = true;
+  static constexpr bool needs_budget = true;
+  double beta = 20.0;    ///< steepness, in [1, 10^6]; the authors' default
+  double kvpress = 0.0;  ///< part of the tokens seen that kvpress' schedule keeps, in place of the
+                         ///< policy's budget, in (0, 1]; 0: the paper's schedule
 
   Budget budget(Layer layer) const {
-    const Budget mean = Inner::budget(layer);
-    if (!mean.limited()) return mean;
-    if (kvpress.prompt > 0)
-      return tokens(
-          kvpress_pyramid(layer, kvpress.prompt, kvpress.prompt * kvpress.kept, pinned(), beta));
-    int place = 0;  // among the layers that have a budget
-    int places = 0;
+    const Budget inner = Inner::budget(layer);
+    if (!inner.limited()) return inner;
+    detail::PyramidPlace spread{.pinned = detail::pins_of(static_cast<const Inner&>(*this)).count(),
+                                .seen = layer.seen};
     for (int index = 0; index < layer.layers; ++index) {
-      if (index == layer.index) place = places;
-      if (Inner::budget({index, layer.layers}).limited()) ++places;
+      if (index == layer.index) spread.place = spread.places;
+      if (index != layer.index && !layer.decides(index)) continue;
+      spread.add(Inner::budget(layer.at(index)));
     }
-    const LayerBudgets all = pyramid(places, mean.tokens, pinned(), beta);
-    return {all.tokens[static_cast<std::size_t>(place)], mean.cap};
+    if (!spread.possible()) return inner;  // validate_shape refuses it
+    return {spread.tokens(beta, kvpress), inner.cap};
   }
   void validate(Caller caller) const {
     if constexpr (requires(const Inner& inner) { inner.validate(caller); }) Inner::validate(caller);
     require(beta >= 1.0 && beta <= 1e6, caller, "Pyramid.beta is ", beta,
             ", must lie in [1, 10^6]");
-    require(kvpress.prompt >= 0 && kvpress.prompt <= (1 << 29), caller,
-            "Pyramid.kvpress.prompt is ", kvpress.prompt, ", must lie in [0, 2^29]");
-    require(kvpress.kept > 0.0 && kvpress.kept <= 1.0, caller, "Pyramid.kvpress.kept is ",
-            kvpress.kept, ", must lie in (0, 1]");
+    require(kvpress >= 0.0 && kvpress <= 1.0, caller, "Pyramid.kvpress is ", kvpress,
+            ", must lie in [0, 1]");
   }
   void validate_shape(const ShapeList& shape, Caller caller) const {
     const auto& inner = static_cast<const Inner&>(*this);
     detail::validate_shape(inner, shape, caller);
-    require(shape.layers() <= LayerBudgets::kMost, caller, "Pyramid: the cache has ",
-            shape.layers(), " layers, must have at most ", LayerBudgets::kMost);
-    const int mean = detail::require_budget("Pyramid", inner, shape.layers(), caller).tokens;
-    require(mean > pinned() && mean - pinned() <= LayerBudgets::kMostTokens, caller,
-            "Pyramid: the budget is ", mean, ", must exceed the tokens that are always kept, ",
-            pinned(), ", by at most 2^22");
+    const int layers = shape.layers();
+    require(layers <= LayerBudgets::kMost, caller, "Pyramid: the cache has ", layers,
+            " layers, must have at most ", LayerBudgets::kMost);
+    const std::int64_t pins = detail::pins_of(inner).count();
+    for (int layer = 0; layer < layers; ++layer) {
+      const Budget mean = Inner::budget({layer, layers});
+      require(!mean.limited() || (mean.tokens <= (1 << 30) && mean.tokens > pins &&
+                                  mean.tokens - pins <= LayerBudgets::kMostTokens),
+              caller, "Pyramid: the budget of ", detail::type_name<Inner>, " is ", mean.tokens,
+              ", must exceed the tokens that are always kept, ", pins,
+              ", by at most 2^22, and be at most 2^30");
+    }
   }
-
- private:
-  int pinned() const { return detail::pins_of(static_cast<const Inner&>(*this)).count(); }
 };
 
 }  // namespace kvast

@@ -55,13 +55,14 @@ inline LayerBudgets prefix_kv(std::span<const std::vector<float>> masses, int me
   std::vector<Step> steps;
   for (int layer = 0; layer < layers; ++layer) {
     std::vector<float> sorted = masses[static_cast<std::size_t>(layer)];
-    std::sort(sorted.begin(), sorted.end(), std::greater<>());
     double total = 0.0;
     for (const float mass : sorted) {
-      require(mass >= 0.0F && std::isfinite(mass), caller, "prefix_kv: masses of layer ", layer,
-              " hold ", mass, ", must be finite and at least 0");
+      require(is_finite(static_cast<double>(mass)) && mass >= 0.0F, caller,
+              "prefix_kv: masses of layer ", layer, " hold ", mass,
+              ", must be finite and at least 0");
       total += static_cast<double>(mass);
     }
+    std::sort(sorted.begin(), sorted.end(), std::greater<>());
     double retained = 0.0;
     for (const float mass : sorted) {
       steps.push_back({total > 0.0 ? retained / total : 1.0, layer});

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <vector>
 
 #include "kvast/core/check_policy.h"
@@ -35,39 +36,36 @@ struct RoCo {
   }
   void rank_head(HeadView<State> view, std::span<float> ranks) const {
     const std::size_t count = view.tokens.size();
-    std::vector<float> deviations(count);
+    std::vector<Deviation> order(count);
+    float highest = 0.0F;
     for (std::size_t at = 0; at < count; ++at) {
       const State& s = view.states[at];
       const float seen = std::max(s.count, 1.0F);
       const float mean = s.sum / seen;
       // rounding can push a variance below zero
-      deviations[at] = std::sqrt(std::max(s.squares / seen - mean * mean, 0.0F));
+      const float deviation = std::sqrt(std::max(s.squares / seen - mean * mean, 0.0F));
       ranks[at] = mean;
-      const Token token = view.tokens[at];
-      if (token.position < sinks || token.age < recent) deviations[at] = kPin;
+      // a mean that is no number says nothing: the token goes first, however steady
+      const bool known = is_finite(static_cast<double>(mean));
+      if (known) {
+        highest = std::max(highest, mean);
+      } else {
+        ranks[at] = kDrop / 2.0F;
+      }
+      order[at] = {!known ? kDropKey : keeps(view.tokens[at]) ? kPinKey : rank_key(deviation), at};
     }
     const int budget = std::max(view.budget, 0);
     const auto steady = static_cast<std::size_t>(
         std::max(budget - static_cast<int>(spared * static_cast<float>(budget) + 1e-3F), 1));
     if (steady < count) {
-      std::vector<std::size_t> order(count);
-      for (std::size_t at = 0; at < count; ++at) order[at] = at;
       // of equal deviations the older token is the steadier one
-      std::stable_sort(order.begin(), order.end(), [&](std::size_t left, std::size_t right) {
-        return deviations[left] < deviations[right];
-      });
-      for (std::size_t at = steady; at < count; ++at) deviations[order[at]] = kPin;
+      std::sort(order.begin(), order.end());
+      // what must go may be more than the steady ones: the spared then follow, by their mean
+      for (std::size_t at = steady; at < count; ++at)
+        if (order[at].key > kDropKey) ranks[order[at].at] += 1.0F + highest;
     }
-    // what must go may be more than the steady ones: the spared then follow, by their mean
-    const float above = 1.0F + *std::max_element(ranks.begin(), ranks.end());
-    for (std::size_t at = 0; at < count; ++at) {
-      const Token token = view.tokens[at];
-      if (token.position < sinks || token.age < recent) {
-        ranks[at] = kPin;
-      } else if (deviations[at] == kPin) {
-        ranks[at] += above;
-      }
-    }
+    for (std::size_t at = 0; at < count; ++at)
+      if (keeps(view.tokens[at])) ranks[at] = kPin;
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
   Pins pins() const { return {.first = sinks, .newest = recent}; }
@@ -80,6 +78,16 @@ struct RoCo {
             tokens_kept, ", must be at least 1 and at least sinks + recent, ", sinks, " + ",
             recent);
   }
+
+ private:
+  struct Deviation {
+    std::int32_t key;
+    std::size_t at;
+    bool operator<(const Deviation& other) const {
+      return key != other.key ? key < other.key : at < other.at;
+    }
+  };
+  bool keeps(Token token) const { return token.position < sinks || token.age < recent; }
 };
 static_assert(check_policy<RoCo>());
 

@@ -37,7 +37,8 @@ struct Scissorhands {
     } else {
       for (int step = a.step - gap + 1; step <= a.step; ++step) set(s, step % window, false);
     }
-    if (a.weight * static_cast<float>(a.visible) < 1.0F - 1e-5F) set(s, a.step % window, true);
+    const float share = a.weight * static_cast<float>(a.visible);  // NaN counts as little
+    if (rank_key(share) < rank_key(1.0F - 1e-5F)) set(s, a.step % window, true);
     s.last = a.step;
   }
   KVAST_HD float rank(Token t, const State& s) const {

@@ -65,6 +65,10 @@ struct Every : Inner {
   static_assert(!detail::Composite<Inner>,
                 "Every: wrap the parts of a policy made of others, not the whole");
   static_assert(Batch >= 1, "Every: Batch must be at least 1");
+  static_assert(
+      !requires { Inner::kBatches; },
+      "Every: the policy has a Batch already, which would not count");
+  static constexpr bool kBatches = true;
   static_assert(!Inner::needs.query_moments,
                 "Every: a policy that needs query_moments acts at prompts' ends only");
   static constexpr When when = When::full(Batch);

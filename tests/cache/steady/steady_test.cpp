@@ -129,6 +129,7 @@ TEST(Steady, EveryPolicyAllocatesNothing) {
   expect_steady(Scissorhands{.tokens_kept = 64, .window = 33, .when = When::full(8)}, Dense<half>{},
                 500, 3000);
   expect_steady(Random{.tokens_kept = 64}, Dense<half>{}, 500, 3000);
+  expect_steady(Pyramid<H2O>{{.heavy = 32, .recent = 32}}, Dense<half>{}, 500, 3000);
   expect_steady(Every<Protect<TOVA>, 4>{{{.tokens_kept = 64}, 4, 4}}, Dense<half>{}, 500, 3000);
 }
 // Evicts a varying number of tokens, so only a bound is known.
