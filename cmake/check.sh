@@ -39,9 +39,8 @@ sources() {
 }
 
 step_formatting() {
-  unformatted=$(sources '*.h' '*.cpp' '*.cuh' '*.cu' | while read -r file; do
-    clang-format-14 --dry-run --Werror "$file" 2>/dev/null || echo "  $file"
-  done)
+  unformatted=$(sources '*.h' '*.cpp' '*.cuh' '*.cu' | xargs -P "$jobs" -n 16 sh -c '
+    for file; do clang-format-14 --dry-run --Werror "$file" 2>/dev/null || echo "  $file"; done' each)
   [ -z "$unformatted" ] || stop "./dev format repairs these:
 $unformatted"
 }

@@ -28,11 +28,11 @@ constexpr Shape kShape{.layers = 2, .query_heads = 2, .heads = 1, .head_dim = 32
 
 template <class Storage>
 struct Bench {
-  using Cache = KVCache<H2O, Storage>;
+  using Cache = KVCache<H2O, AnyStorage>;
   Failing failing;
   // small slabs, so that growing takes many calls
   BlockPool pool{{.slab_bytes = 4096, .allocator = failing.allocator()}};
-  Cache cache{kShape, {.heavy = 30, .recent = 30, .when = When::prompt()}, {}, pool};
+  Cache cache{kShape, {.heavy = 30, .recent = 30, .when = When::prompt()}, Storage{}, pool};
 
   Status run(int tokens, bool last, std::vector<float>& outputs) {
     return run(cache, tokens, last, outputs);

@@ -17,18 +17,18 @@ constexpr Shape kShape{.layers = 2, .query_heads = 4, .heads = 2, .head_dim = 16
 template <class Storage>
 class BadInput : public testing::Test {
  protected:
-  using Cache = KVCache<H2O, Storage>;
+  using Cache = KVCache<H2O, AnyStorage>;
 
   BadInput()
       : cache_(kShape, {.heavy = 30, .recent = 30}, storage(), pool_),
         twin_(kShape, {.heavy = 30, .recent = 30}, storage(), twin_pool_) {
     expect_same_step(70);
   }
-  static Storage storage() {
+  static AnyStorage storage() {
     if constexpr (std::is_same_v<Storage, Kivi<4>>) {
-      return {.residual = 16};
+      return Kivi<4>{.residual = 16};
     } else {
-      return {};
+      return Storage{};
     }
   }
   static std::size_t size(int tokens, int heads, int dim) {

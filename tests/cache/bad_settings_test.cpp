@@ -12,12 +12,13 @@ using test::expect_refused;
 
 constexpr Shape kShape{.query_heads = 4, .heads = 2, .head_dim = 16};
 
-template <class Policy, class Storage = Dense<float>>
+template <class Policy>
 void expect_no_cache(Policy policy, const std::vector<std::string>& parts,
                      const CacheOptions& options = {}, const Shape& shape = kShape,
-                     Storage storage = {}) {
+                     const AnyStorage& storage = Dense<float>{}) {
   BlockPool pool;
-  expect_refused([&] { KVCache<Policy, Storage>(shape, policy, storage, pool, options); }, parts);
+  expect_refused([&] { KVCache<Policy, AnyStorage>(shape, policy, storage, pool, options); },
+                 parts);
   EXPECT_EQ(pool.bytes_in_use(), 0U);
 }
 

@@ -22,10 +22,10 @@ struct Outcome {
   std::vector<int> kept;
 };
 
-template <class Arch, class Policy, class Storage>
-Outcome run(Policy policy, Storage storage) {
+template <class Arch, class Policy>
+Outcome run(Policy policy, const BasicAnyStorage<Arch>& storage) {
   BlockPool pool;
-  KVCache<Policy, Storage, Arch> cache(kShape, policy, storage, pool);
+  KVCache<Policy, BasicAnyStorage<Arch>, Arch> cache(kShape, policy, storage, pool);
   test::Random random(12);
   Outcome outcome;
   for (int step = 0; step < 60; ++step) {

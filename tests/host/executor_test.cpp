@@ -30,12 +30,12 @@ Executor backwards() {
   }};
 }
 
-template <class Storage>
-std::vector<float> long_history(Executor executor, Storage storage, std::size_t& bytes) {
+std::vector<float> long_history(Executor executor, const AnyStorage& storage, std::size_t& bytes) {
   constexpr Shape kShape{.query_heads = 3, .heads = 3, .head_dim = 8};
   BlockPool pool;
-  KVCache<L2Norm, Storage> cache(kShape, {.tokens_kept = 5000, .skip = {}, .when = When::full(100)},
-                                 storage, pool, {.executor = executor});
+  KVCache<L2Norm, AnyStorage> cache(kShape,
+                                    {.tokens_kept = 5000, .skip = {}, .when = When::full(100)},
+                                    storage, pool, {.executor = executor});
   test::Random random(14);
   std::vector<float> result;
   for (const int count : {7000, 30, 90, 1}) {  // 3 heads x 7,000 tokens: the commit is parallel
@@ -59,8 +59,7 @@ std::vector<float> long_history(Executor executor, Storage storage, std::size_t&
   return result;
 }
 
-template <class Storage>
-void expect_same_bits(Storage storage) {
+void expect_same_bits(const AnyStorage& storage) {
   std::size_t wanted_bytes = 0;
   const std::vector<float> wanted = long_history(serial(), storage, wanted_bytes);
   for (const Executor& executor : {openmp(2), openmp(3), backwards()}) {

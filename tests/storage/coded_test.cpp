@@ -38,9 +38,9 @@ test::ReferenceLayer stored(Cache& cache, const Shape& shape) {
   return reference;
 }
 
-TYPED_TEST(Coded, AttendsOverWhatItStores) {
+void expect_attention_over_what_is_stored(const AnyStorage& storage) {
   // rows that meet codes are rounded: to one byte, but to two for codes of 8 bits
-  const StoragePlan plan = eager<TypeParam>().template plan<Simd>(0);
+  const StoragePlan plan = storage.plan<Simd>(0);
   const auto fine = [](const Codec* codec) {
     return codec == nullptr || codec->dense || codec->name == std::string("int8");
   };
@@ -50,7 +50,7 @@ TYPED_TEST(Coded, AttendsOverWhatItStores) {
         Shape{.query_heads = 1, .heads = 1, .head_dim = 72, .value_dim = 104},
         Shape{.query_heads = 8, .heads = 1, .head_dim = 128, .value_dim = 40}}) {
     BlockPool pool;
-    KVCache<Full, TypeParam> cache(shape, {}, eager<TypeParam>(), pool);
+    KVCache<Full, AnyStorage> cache(shape, {}, storage, pool);
     test::Random random(31);
     const auto numbers = [&](int tokens, int heads, int dim) {
       return random.normals(static_cast<std::size_t>(tokens * heads * dim));
@@ -79,10 +79,13 @@ TYPED_TEST(Coded, AttendsOverWhatItStores) {
   }
 }
 
-TYPED_TEST(Coded, HoldsItsBudgetWhereTokensLeaveEverywhere) {
+TYPED_TEST(Coded, AttendsOverWhatItStores) {
+  expect_attention_over_what_is_stored(eager<TypeParam>());
+}
+
+void expect_budget_where_tokens_leave_everywhere(const AnyStorage& storage) {
   const Shape shape{.query_heads = 4, .heads = 2, .head_dim = 32};
-  test::Duel<H2O, TypeParam> duel(shape, {.heavy = 100, .recent = 28, .by_lifetime = true},
-                                  eager<TypeParam>());
+  test::AnyDuel<H2O> duel(shape, {.heavy = 100, .recent = 28, .by_lifetime = true}, storage);
   duel.run({.tokens = 200, .last_of_prompt = true}, {}, {}, 0);
   for (int step = 0; step < 300; ++step) {
     duel.run({}, {}, {}, 0);
@@ -91,6 +94,10 @@ TYPED_TEST(Coded, HoldsItsBudgetWhereTokensLeaveEverywhere) {
   }
   const Stats stats = duel.cache().stats();
   EXPECT_LE(stats.repacked, stats.appended);
+}
+
+TYPED_TEST(Coded, HoldsItsBudgetWhereTokensLeaveEverywhere) {
+  expect_budget_where_tokens_leave_everywhere(eager<TypeParam>());
 }
 
 template <class Storage>
@@ -176,7 +183,7 @@ template <class Storage>
 double error_beside_outliers(Storage storage) {
   const Shape shape{.head_dim = 128};
   BlockPool pool;
-  KVCache<Full, Storage> cache(shape, {}, storage, pool);
+  KVCache<Full, AnyStorage> cache(shape, {}, storage, pool);
   test::Random random(35);
   auto values = random.normals(320 * 128);
   for (std::size_t token = 0; token < 320; ++token) {
@@ -230,17 +237,19 @@ TEST(CodedBytes, AreWhatTheFormatsSay) {
 TEST(CodedSettings, ImpossibleOnesAreRefusedByName) {
   BlockPool pool;
   const Shape shape{.head_dim = 32};
-  test::expect_refused([&] { KVCache<Full, Kivi<2>>(shape, {}, {.residual = -1}, pool); },
+  test::expect_refused([&] { KVCache<Full, AnyStorage>(shape, {}, Kivi<2>{.residual = -1}, pool); },
                        {"Kivi.residual", "-1"});
-  test::expect_refused([&] { KVCache<Full, Int8>(shape, {}, {.keep = {.tokens = -2}}, pool); },
-                       {"Int8.keep.tokens", "-2"});
+  test::expect_refused(
+      [&] { KVCache<Full, AnyStorage>(shape, {}, Int8{.keep = {.tokens = -2}}, pool); },
+      {"Int8.keep.tokens", "-2"});
   const Rope rope = Rope::plain(32, 1e4, Pairing::halves);
   const CacheOptions compacted{.positions = Positions::compacted, .rope = rope};
   test::expect_refused(
-      [&] { KVCache<Full, Int8>(shape, {}, {.keep = {.tokens = 2}}, pool, compacted); },
+      [&] { KVCache<Full, AnyStorage>(shape, {}, Int8{.keep = {.tokens = 2}}, pool, compacted); },
       {"compacted", "keep.tokens", "2"});
-  test::expect_refused([&] { KVCache<Full, TurboQuant<3>>(shape, {}, {}, pool, compacted); },
-                       {"compacted", "rotated"});
+  test::expect_refused(
+      [&] { KVCache<Full, AnyStorage>(shape, {}, TurboQuant<3>{}, pool, compacted); },
+      {"compacted", "rotated"});
 }
 
 }  // namespace

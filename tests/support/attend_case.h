@@ -14,18 +14,20 @@
 
 namespace kvast::test {
 
-/// A cache of one layer and its reference, fed the same random tokens.
-template <class Policy, class Storage>
-class Duel {
+/// A cache of one layer and its reference, fed the same random tokens; compiled once per policy.
+template <class Policy>
+class AnyDuel {
  public:
-  Duel(const Shape& shape, Policy policy, Storage storage, CacheOptions options = {},
-       std::uint64_t seed = 1)
+  using Cache = KVCache<Policy, AnyStorage>;
+
+  AnyDuel(const Shape& shape, Policy policy, const AnyStorage& storage, CacheOptions options = {},
+          std::uint64_t seed = 1)
       : shape_(shape),
         cache_(shape, policy, storage, pool_, std::move(options)),
         reference_(shape.query_heads, shape.heads, shape.head_dim, shape.values()),
         random_(seed) {}
 
-  KVCache<Policy, Storage>& cache() { return cache_; }
+  Cache& cache() { return cache_; }
   ReferenceLayer& reference() { return reference_; }
   const Shape& shape() const { return shape_; }
   Random& random() { return random_; }
@@ -91,9 +93,17 @@ class Duel {
 
   Shape shape_;
   BlockPool pool_;
-  KVCache<Policy, Storage> cache_;
+  Cache cache_;
   ReferenceLayer reference_;
   Random random_;
+};
+
+template <class Policy, class Storage>
+class Duel : public AnyDuel<Policy> {
+ public:
+  Duel(const Shape& shape, Policy policy, Storage storage, CacheOptions options = {},
+       std::uint64_t seed = 1)
+      : AnyDuel<Policy>(shape, policy, storage, std::move(options), seed) {}
 };
 
 }  // namespace kvast::test

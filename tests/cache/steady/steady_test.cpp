@@ -84,11 +84,11 @@ class Stepper {
   std::size_t turn_ = 0;
 };
 
-template <class Policy, class Storage>
-void expect_steady(Policy policy, Storage storage, int warm_up, int steps,
+template <class Policy>
+void expect_steady(Policy policy, const AnyStorage& storage, int warm_up, int steps,
                    const CacheOptions& options = {}) {
   BlockPool pool(counting_pool());
-  KVCache<Policy, Storage> cache(kShape, policy, storage, pool, options);
+  KVCache<Policy, AnyStorage> cache(kShape, policy, storage, pool, options);
   Stepper stepper(cache);
   for (int step = 0; step < warm_up; ++step) stepper.step(step % 7 == 0 ? 5 : 1);
   std::size_t most = 0;
@@ -135,7 +135,7 @@ TEST(Steady, EveryPolicyAllocatesNothing) {
 // Evicts a varying number of tokens, so only a bound is known.
 TEST(Steady, CormStaysWithinItsWindow) {
   BlockPool pool(counting_pool());
-  KVCache<Corm, Dense<half>> cache(kShape, {.window = 3, .recent = 40}, {}, pool);
+  KVCache<Corm, AnyStorage> cache(kShape, {.window = 3, .recent = 40}, Dense<half>{}, pool);
   Stepper stepper(cache);
   for (int step = 0; step < 2000; ++step) stepper.step();
   const std::size_t early = cache.bytes_in_use();
