@@ -4,6 +4,7 @@
 // reference in double before it is timed. `./dev peers` builds the libraries and runs this.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -78,17 +79,30 @@ Contender of_ggml(const Ggml& ggml, Backend* backend, const Tokens& tokens, int 
   return contender;
 }
 
-/// All contenders in turn, memory swept in between. Returns the streaming bandwidth meanwhile.
+/// All contenders in turn, memory swept in between. Returns the streaming bandwidth meanwhile. A
+/// round in which memory streamed at less than 0.8 of the best rate so far was run beside other
+/// programs: it does not count, and a machine on which most rounds do not count is no place to
+/// time.
 double race(std::vector<Contender>& contenders, int repeats) {
+  static double best_roof = 0;
   std::vector<double> roofs;
-  for (int repeat = -1; repeat < repeats; ++repeat) {
-    for (Contender& contender : contenders) {
-      const double roof = stream();
-      const double seconds = contender.step();
-      if (repeat < 0) continue;  // the first round warms up
-      roofs.push_back(roof);
-      contender.seconds.push_back(seconds);
+  int counted = -1;  // the first round warms up
+  for (int round = 0; counted < repeats; ++round) {
+    if (round > 4 * (repeats + 1))
+      throw std::runtime_error("other programs are taking the processors from this one");
+    std::vector<double> meanwhile;
+    std::vector<double> seconds;
+    for (const Contender& contender : contenders) {
+      meanwhile.push_back(stream());
+      seconds.push_back(contender.step());
     }
+    const double roof = median(meanwhile);
+    best_roof = std::max(best_roof, roof);
+    if (roof < 0.8 * best_roof) continue;
+    if (++counted == 0) continue;
+    roofs.push_back(roof);
+    for (std::size_t at = 0; at < contenders.size(); ++at)
+      contenders[at].seconds.push_back(seconds[at]);
   }
   return median(roofs);
 }
@@ -126,6 +140,13 @@ Tokens tokens_of(const Sizes& sizes) {
           .keys = with_first_again(filled.keys()),
           .values = with_first_again(filled.values()),
           .query = front(filled.queries(), sizes.query_heads * sizes.head_dim)};
+}
+
+/// Four digits: more would only make the file long.
+double rounded(double number) {
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%.4g", number);
+  return std::strtod(digits, nullptr);
 }
 
 nlohmann::json run(const Ggml& ggml, Backend* backend, const Sizes& asked, const Case& compared,
@@ -170,26 +191,28 @@ nlohmann::json run(const Ggml& ggml, Backend* backend, const Sizes& asked, const
                     {"type", compared.type_name},
                     {"by", by},
                     {"way", contender.name},
-                    {"milliseconds", contender.time() * 1e3},
-                    {"gigabytes_per_second", rate / 1e9},
-                    {"stream_gigabytes_per_second", roof / 1e9},
-                    {"times_as_fast_as_flash", than_flash},
-                    {"times_as_fast_as_best", than_best},
+                    {"milliseconds", rounded(contender.time() * 1e3)},
+                    {"gigabytes_per_second", rounded(rate / 1e9)},
+                    {"stream_gigabytes_per_second", rounded(roof / 1e9)},
+                    {"times_as_fast_as_flash", rounded(than_flash)},
+                    {"times_as_fast_as_best", rounded(than_best)},
                     {"best", at == best},
-                    {"added_error", contender.added},
-                    {"total_error", contender.error}});
+                    {"added_error", rounded(contender.added)},
+                    {"total_error", rounded(contender.error)}});
   }
   std::fflush(stdout);
   return rows;
 }
 
-/// Adds rows to those that the file holds already.
+/// Adds rows to those that the file holds already, one a line.
 void save(const std::string& path, const nlohmann::json& rows) {
   nlohmann::json all = nlohmann::json::array();
   if (std::ifstream before(path); before) all = nlohmann::json::parse(before);
   all.insert(all.end(), rows.begin(), rows.end());
   std::ofstream file(path);
-  file << all.dump(1) << '\n';
+  for (std::size_t at = 0; at < all.size(); ++at)
+    file << (at == 0 ? "[\n" : ",\n") << all[at].dump();
+  file << "\n]\n";
   if (!file.flush()) throw std::runtime_error("cannot write " + path);
 }
 
