@@ -92,6 +92,9 @@ class FilledCache {
   KVCache<Shown, Storage>& cache() { return cache_; }
   const std::vector<float>& keys() const { return keys_; }
   const std::vector<float>& values() const { return values_; }
+  const std::vector<float>& queries() const { return queries_; }
+  /// Of the layer that attended last.
+  const std::vector<float>& outputs() const { return outputs_; }
   /// Seconds that the commit of one layer took at the prompt's end.
   double prompt_commit() const { return median(commits_); }
 
@@ -104,7 +107,8 @@ class FilledCache {
   StepTime step(bool commits = true) {
     StepTime time;
     const std::size_t token = static_cast<std::size_t>(steps_ % sizes_.tokens) * row();
-    const float* queries = queries_.data() + query_row() * (steps_ % kQueries);
+    const float* queries =
+        queries_.data() + query_row() * static_cast<std::size_t>(steps_ % kQueries);
     ++steps_;
     auto pass = cache_.begin({});
     for (int layer = 0; layer < sizes_.layers; ++layer) {
