@@ -88,7 +88,7 @@ TEST(ExternalStorage, MovesLeaveTheSurvivorsInTheirSlots) {
 TEST(ExternalStorage, TakesNoTensorsButNorms) {
   BlockPool pool;
   KVCache<H2O, External> cache(kShape, {}, {}, pool);
-  KVCache<L2Norm, External> norms(kShape, {}, {}, pool);
+  KVCache<L2Norm, External> norms(kShape, {.skip = {}}, {}, pool);
   auto pass = cache.begin({});
   pass->append(0);
   float number = 0.0F;
