@@ -54,7 +54,10 @@ class Basis {
 
   /// In place: `numbers` are dim() features, of which rank() coordinates become the first.
   void apply(int head, float* numbers) const {
-    if (matrix_ == nullptr) return rotation_.apply(numbers);
+    if (matrix_ == nullptr) {
+      if (rotation_.dim != 0) rotation_.apply(numbers);
+      return;
+    }
     float sums[kMostDim] = {};
     const float* row = matrix_of(head);
     for (int at = 0; at < dim_; ++at, row += rank_) {
@@ -65,7 +68,10 @@ class Basis {
   }
   /// In place: the first rank() of `numbers` are coordinates, which become dim() features.
   void undo(int head, float* numbers) const {
-    if (matrix_ == nullptr) return rotation_.undo(numbers);
+    if (matrix_ == nullptr) {
+      if (rotation_.dim != 0) rotation_.undo(numbers);
+      return;
+    }
     float sums[kMostDim] = {};
     const float* column = transposed_of(head);
     for (int at = 0; at < rank_; ++at, column += dim_) {
@@ -75,20 +81,6 @@ class Basis {
     std::copy_n(sums, dim_, numbers);
   }
 
-  /// The same map with a matrix in place of a rotation; identity stays what it is.
-  Basis as_matrix() const {
-    if (matrix_ != nullptr || is_identity()) return *this;
-    BasisMatrix all{.dim = dim_, .rank = dim_, .columns = {}};
-    all.columns.assign(static_cast<std::size_t>(dim_ * dim_), 0.0F);
-    for (int at = 0; at < dim_; ++at)  // what becomes of the unit vectors
-      all.columns[static_cast<std::size_t>(at * dim_ + at)] = 1.0F;
-    Basis same;
-    same.dim_ = dim_;
-    same.rank_ = dim_;
-    same.rotation_ = rotation_;
-    same.set_matrix(all);
-    return same;
-  }
   /// [dim, rank] of a head: coordinates times it are features. Null where there is no matrix.
   const float* matrix(int head) const { return matrix_ == nullptr ? nullptr : matrix_of(head); }
 
