@@ -215,7 +215,8 @@ class KVCache {
             "the storage's key basis is of keys before rotation, and needs Positions::unrotated");
     state.plan.reconstructs = formats.before_rope && !state.plan.key_basis.is_identity();
     require(state.plan.has_payload() || positions_ == Positions::original, caller,
-            "Positions::compacted and unrotated need a storage that keeps keys");
+            compacted ? "Positions::compacted" : "Positions::unrotated",
+            " needs a storage that keeps keys");
     require(state.plan.has_payload() ||
                 (state.plan.key_basis.is_identity() && state.plan.value_basis.is_identity()),
             caller, "External storage keeps no keys and values that could be in a basis");
