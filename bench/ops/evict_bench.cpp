@@ -21,7 +21,7 @@ bool right(OneHead& one, int tokens, const std::vector<int>& victims) {
   std::vector<float> keys(order.size() * OneHead::kDim);
   std::vector<float> scratch;
   OutputView view(keys.data(), OneHead::kDim, OneHead::kDim);
-  export_head(one.plan(), one.head(), 0, view, OutputView{}, order, scratch);
+  export_head(one.plan(), one.head(), 0, view, OutputView{}, order, nullptr, scratch);
   for (std::size_t row = 0; row < order.size(); ++row) {
     const int position = order[row].position;
     if (std::binary_search(victims.begin(), victims.end(), position)) return false;

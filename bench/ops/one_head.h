@@ -21,7 +21,9 @@ class OneHead {
     layer_.plan = {.shape = {.head_dim = kDim},
                    .formats = Dense<half>{}.plan<Simd>(0),
                    .side = SideLayout::of<H2O::State>(H2O::needs),
-                   .fresh_state = reinterpret_cast<const std::byte*>(&fresh)};
+                   .fresh_state = reinterpret_cast<const std::byte*>(&fresh),
+                   .key_basis = Basis({}, kDim),
+                   .value_basis = Basis({}, kDim)};
     layer_.heads.resize(1);
     std::mt19937 generator(seed);
     std::uniform_real_distribution<float> uniform;

@@ -50,7 +50,7 @@ void KVCache<P, S, Arch>::export_dense(int layer, OutputView keys, OutputView va
   for (int head = 0; head < shape.heads; ++head) {
     const Head& tokens = state.heads[static_cast<std::size_t>(head)];
     order_tokens(tokens, order);
-    export_head(state.plan, tokens, head, keys, values, order, export_scratch_);
+    export_head(state.plan, tokens, head, keys, values, order, levels(), export_scratch_);
   }
 }
 

@@ -50,16 +50,19 @@ class KVCache {
         positions_(options.positions),
         executor_(options.executor),
         rope_(options.positions == Positions::compacted ? options.rope : Rope{}),
+        levels_(options.positions == Positions::unrotated ? options.rope : Rope{}),
         model_rope_(Policy::needs.query_moments ? options.rope : Rope{}),
         account_(std::make_unique<Account>(pool)) {
     if constexpr (requires { policy.validate(caller); }) policy.validate(caller);
     storage.validate(caller);
-    const bool compacted = positions_ == Positions::compacted;
     require(!reduce_ || *reduce_ <= Reduce::max, caller, "options.reduce is ",
             reduce_ ? static_cast<int>(*reduce_) : 0, ", must be mean, sum or max");
-    require(Policy::needs.query_moments || compacted == !options.rope.empty(), caller,
-            "options.rope must be given with Positions::compacted, and only then, or where the "
-            "policy needs it");
+    if constexpr (requires { storage.validate_shape(shape, caller); })
+      storage.validate_shape(shape, caller);
+    const bool rotates = positions_ != Positions::original;
+    require(options.rope.empty() ? !rotates : rotates || Policy::needs.query_moments, caller,
+            "options.rope must be given with Positions::compacted and unrotated, and only then, or "
+            "where the policy needs it");
     detail::validate_shape(policy, shape, caller);
     layers_.resize(static_cast<std::size_t>(shape.layers()));
     for (int layer = 0; layer < shape.layers(); ++layer) {
@@ -105,6 +108,11 @@ class KVCache {
     return checked(layer, caller).plan.shape;
   }
   const Policy& policy() const { return policy_; }
+  /// The basis in which a layer's values are kept: for engines that fold it into their output
+  /// projection (host/fold.h).
+  const Basis& value_basis(int layer, Caller caller = Caller::here()) const {
+    return checked(layer, caller).plan.value_basis;
+  }
   /// Positions seen: the next token's position. Not the number of tokens kept.
   int length() const { return length_; }
   /// Live tokens of a head.
@@ -156,7 +164,7 @@ class KVCache {
 
   /// Decodes a layer's live tokens into `keys` [tokens, H, D] and `values` [tokens, H, Dv], each
   /// head's in order of position; heads may have different counts. Either view may be null.
-  /// Compacted keys come rotated by their slot.
+  /// Keys are as they arrived; compacted ones come rotated by their slot.
   void export_dense(int layer, OutputView keys, OutputView values, Caller caller = Caller::here());
 
  private:
@@ -173,6 +181,7 @@ class KVCache {
         positions_(from.positions_),
         executor_(from.executor_),
         rope_(from.rope_),
+        levels_(from.levels_),
         model_rope_(from.model_rope_),
         account_(std::make_unique<Account>(from.account_->pool())),
         length_(from.length_),
@@ -202,15 +211,21 @@ class KVCache {
                   .side = SideLayout::of<typename Mine::State>(Mine::needs),
                   .fresh_state = reinterpret_cast<const std::byte*>(&kFreshState<Mine>),
                   .keeps_order = compacted};
-    if (state.plan.rotates()) {
-      state.plan.key_rotation = Rotation::of(shape.head_dim, state.plan.formats.rotation_seed);
-      state.plan.value_rotation =
-          Rotation::of(shape.values(), state.plan.formats.rotation_seed + 1);
-    }
-    require(!compacted || !state.plan.rotates(), caller,
-            "Positions::compacted turns keys by their place, and a rotated storage cannot");
-    require(!compacted || state.plan.has_payload(), caller,
-            "Positions::compacted needs a storage that keeps keys");
+    state.plan.key_basis = Basis(state.plan.formats.key_basis, shape.head_dim);
+    state.plan.value_basis = Basis(state.plan.formats.value_basis, shape.values());
+    require(!compacted || state.plan.key_basis.is_identity(), caller,
+            "Positions::compacted turns keys by their place, and the storage keeps them rotated or "
+            "in a basis of their own");
+    const StoragePlan& formats = state.plan.formats;
+    require(!formats.before_rope || positions_ == Positions::unrotated, caller,
+            "the storage's key basis is of keys before rotation, and needs Positions::unrotated");
+    state.plan.reconstructs = formats.before_rope && !state.plan.key_basis.is_identity();
+    require(state.plan.has_payload() || positions_ == Positions::original, caller,
+            compacted ? "Positions::compacted" : "Positions::unrotated",
+            " needs a storage that keeps keys");
+    require(state.plan.has_payload() ||
+                (state.plan.key_basis.is_identity() && state.plan.value_basis.is_identity()),
+            caller, "External storage keeps no keys and values that could be in a basis");
     require(!compacted || state.plan.formats.first_coded == 0, caller,
             "Positions::compacted keeps blocks in order: the storage's keep.tokens must be 0, not ",
             state.plan.formats.first_coded);
@@ -263,6 +278,13 @@ class KVCache {
     }
     return most;
   }
+  /// Factor by which the cache's own rotation may make a key's largest number larger.
+  float turn_growth() const {
+    if (positions_ == Positions::original) return 1.0F;
+    const float scale = levels_.empty() ? rope_.scale() : levels_.rope().scale;
+    return 1.4142137F * std::max(scale, 1.0F);
+  }
+  const RopeLevels* levels() const { return levels_.empty() ? nullptr : &levels_; }
   void free_blocks() {
     for (LayerState& layer : layers_) {
       for (Head& head : layer.heads) {
@@ -316,8 +338,9 @@ class KVCache {
   std::optional<Reduce> reduce_;
   Positions positions_;
   Executor executor_;
-  RopeTable rope_;   ///< compacted positions
-  Rope model_rope_;  ///< how queries were rotated, for policies that need them unrotated
+  RopeTable rope_;     ///< compacted positions
+  RopeLevels levels_;  ///< unrotated positions
+  Rope model_rope_;    ///< how queries were rotated, for policies that need them unrotated
   std::unique_ptr<Account> account_;
   std::vector<LayerState> layers_;
   int length_ = 0;

@@ -2,6 +2,7 @@
 // Everything for the CPU user.
 #pragma once
 
+#include "kvast/host/fold.h"
 #include "kvast/kv_cache.h"
 #include "kvast/policy/ada_heads.h"
 #include "kvast/policy/cascading.h"
@@ -31,4 +32,5 @@
 #include "kvast/storage/float8.h"
 #include "kvast/storage/integer.h"
 #include "kvast/storage/kivi.h"
+#include "kvast/storage/low_rank.h"
 #include "kvast/storage/rotated.h"

@@ -39,18 +39,22 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     } else {
       values = {};
     }
-    const float largest = payload ? state.plan.formats.dense_keys->largest : 3.402823466e+38F;
+    const StoragePlan& formats = state.plan.formats;
+    const float turn = state.plan.reconstructs ? 1.0F : cache_->turn_growth();
     if (keys.data != nullptr)
-      detail::check_numbers("append: keys", keys, count, shape.heads, shape.head_dim,
-                            std::min(largest, coded_largest(state)), caller);
+      detail::check_numbers(
+          "append: keys", keys, count, shape.heads, shape.head_dim,
+          largest(formats.dense_keys, formats.coded_keys, state.plan.key_basis) / turn, caller);
     if (values.data != nullptr)
-      detail::check_numbers("append: values", values, count, shape.heads, shape.values(),
-                            std::min(largest, coded_largest(state)), caller);
+      detail::check_numbers(
+          "append: values", values, count, shape.heads, shape.values(),
+          largest(formats.dense_values, formats.coded_values, state.plan.value_basis), caller);
     const Arrivals arrivals{.keys = keys,
                             .values = values,
                             .positions = cache_->new_positions_,
                             .kinds = cache_->kinds_,
-                            .rope = cache_->rope_.empty() ? nullptr : &cache_->rope_};
+                            .rope = cache_->rope_.empty() ? nullptr : &cache_->rope_,
+                            .levels = cache_->levels()};
     const Executor alone;
     (count >= kBlockTokens ? cache_->executor_ : alone).parallel_for(shape.heads, [&](int head) {
       append_tokens(state.plan, state.heads[static_cast<std::size_t>(head)], head, arrivals,
@@ -72,13 +76,13 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
             "attend: External storage keeps no keys; use observe");
     detail::check_extent("attend: queries", queries, count, shape.query_heads, shape.head_dim,
                          caller);
-    detail::check_extent("attend: output", output, count, shape.query_heads, shape.values(),
-                         caller);
+    detail::check_extent("attend: output", output, count, shape.query_heads,
+                         state.plan.output_dim(), caller);
     detail::check_options(options, shape, count, positions.back(), caller);
     const float scale = options.scale == 0.0F ? 1.0F / std::sqrt(static_cast<float>(shape.head_dim))
                                               : options.scale;
     const Wishes wishes = wishes_of(state, layer);
-    pack(state, queries, count, scale, 0);
+    pack(state, queries, positions, scale, count, 0);
     const QueryRows rows{cache_->queries_.data(), positions};
     AttendWork& work = cache_->attend_;
     work.saves = count == 1 && wishes.attention && wishes.replayed == 0;
@@ -88,8 +92,9 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     if (wishes.replayed > 0) replay(state, layer, queries, scale, wishes.replayed, options);
     if constexpr (PolicyType::needs.query_moments) {
       if (wishes.moments)
-        take_moments(shape, queries, scale, positions, wishes.moments_from, cache_->model_rope_,
-                     cache_->executor_, state.moments);
+        take_moments(shape, queries, scale, positions, wishes.moments_from,
+                     cache_->levels() == nullptr ? cache_->model_rope_ : Rope{}, cache_->executor_,
+                     state.moments);
     }
     if (wishes.ring > 0)
       roll_ring(shape, state.ring, queries, positions, scale, wishes.ring, state.pending_ring);
@@ -152,6 +157,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                           .ends_prompt = cache.ends_prompt_,
                           .seals = !cache.more_of_prompt_,
                           .rope = &cache.model_rope_,
+                          .levels = cache.levels(),
                           .executor = &cache.executor_};
     const int committed = ++cache.committed_;  // whatever happens now, the pass cannot be undone
     state.stage = Stage::committed;
@@ -199,16 +205,12 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
             kNames[static_cast<int>(wanted)]);
     return state;
   }
-  /// What codes can hold, and f16 while a token waits, also after a rotation.
-  static float coded_largest(const LayerState& state) {
-    const LayerPlan& plan = state.plan;
-    if (!plan.is_coded()) return 3.402823466e+38F;
-    const float widest =
-        plan.rotates()
-            ? static_cast<float>(std::max(plan.key_rotation.width, plan.value_rotation.width))
-            : 1.0F;
-    return std::min(plan.formats.dense_keys->largest, plan.formats.coded_keys->largest) /
-           std::sqrt(widest);
+  /// What a number may be so that its formats hold it, also as a coordinate.
+  static float largest(const Codec* dense, const Codec* coded, const Basis& basis) {
+    float most = 3.402823466e+38F;
+    for (const Codec* codec : {dense, coded})
+      if (codec != nullptr) most = std::min(most, codec->largest);
+    return most / basis.growth();
   }
 
   Wishes wishes_of(const LayerState& state, int layer) const {
@@ -239,19 +241,19 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
       learn(policy, state, lesson, source, cache_->learn_);
     });
   }
-  void pack(const LayerState& state, const View& queries, int count, float scale,
-            int before) const {
+  void pack(const LayerState& state, const View& queries, std::span<const int> positions,
+            float scale, int total, int before) const {
     const Shape& shape = state.plan.shape;
-    const auto size = static_cast<std::size_t>(before + count) *
+    const auto size = static_cast<std::size_t>(total) *
                       static_cast<std::size_t>(shape.query_heads * shape.head_dim);
     if (cache_->queries_.size() < size) cache_->queries_.resize(size);
-    pack_queries(state.plan, queries, count, scale, before + count, before,
+    pack_queries(state.plan, queries, positions, cache_->levels(), scale, total, before,
                  cache_->queries_.data());
   }
   void run(const LayerState& state, const QueryRows& rows, const OutputView& output,
            const AttendOptions& options) const {
     look(state.plan, state.heads, rows, options, cache_->rope_.empty() ? nullptr : &cache_->rope_,
-         cache_->attend_);
+         cache_->levels(), cache_->attend_);
     kvast::attend<Arch>(state.plan, rows, output, cache_->executor_, cache_->attend_);
   }
 
@@ -259,18 +261,19 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
   void replay(LayerState& state, int layer, const View& queries, float scale, int replayed,
               const AttendOptions& options) const {
     const Shape& shape = state.plan.shape;
-    const int count = static_cast<int>(cache_->new_positions_.size());
     const QueryRing& ring = state.ring;
     const std::size_t skipped = ring.positions.size() - static_cast<std::size_t>(replayed);
     std::vector<int>& positions = cache_->observed_positions_;
     positions.assign(ring.positions.begin() + static_cast<std::ptrdiff_t>(skipped),
                      ring.positions.end());
     positions.insert(positions.end(), cache_->new_positions_.begin(), cache_->new_positions_.end());
-    pack(state, queries, count, scale, replayed);
+    const int total = static_cast<int>(positions.size());
+    pack(state, queries, cache_->new_positions_, scale, total, replayed);
     const View earlier(ring.queries.data() +
                            skipped * static_cast<std::size_t>(shape.query_heads * shape.head_dim),
                        shape.query_heads * shape.head_dim, shape.head_dim);
-    pack_queries(state.plan, earlier, replayed, 1.0F, replayed + count, 0, cache_->queries_.data());
+    const std::span all(positions);
+    pack(state, earlier, all.first(static_cast<std::size_t>(replayed)), 1.0F, total, 0);
     const QueryRows rows{cache_->queries_.data(), positions, replayed};
     AttendOptions quiet = options;
     quiet.log_sum_exp = {};
@@ -348,6 +351,7 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
   for (int next = length_; new_positions_.size() < count; ++next) new_positions_.push_back(next);
   kinds_.assign(options.kinds.begin(), options.kinds.end());
   if (!rope_.empty()) rope_.grow(most_live() + options.tokens + 2 * kBlockTokens);
+  levels_.grow(new_positions_.back());
   // last of all that can fail
   if (Status status = account_->reserve(requests_.all()); !status) return status;
   shares_ = shares_ && shared;

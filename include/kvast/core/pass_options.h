@@ -27,15 +27,17 @@ struct PassOptions {
 
 /// How positions reach the model.
 enum class Positions : std::uint8_t {
-  original,  ///< keys and queries arrive rotated, or the model does not rotate
-  compacted  ///< both arrive unrotated; the cache rotates by the place in the cache, as
-             ///< StreamingLLM does
+  original,   ///< keys and queries arrive rotated, or the model does not rotate
+  compacted,  ///< both arrive unrotated; the cache rotates by the place in the cache, as
+              ///< StreamingLLM does
+  unrotated   ///< both arrive unrotated; the cache rotates to the position in the sequence: for
+              ///< storages whose key basis is of keys before rotation
 };
 
 struct CacheOptions {
   Positions positions = Positions::original;
-  Rope rope{};  ///< for Positions::compacted, and for policies that need query_moments: how the
-                ///< model rotates (empty there: it does not)
+  Rope rope{};  ///< for Positions::compacted and unrotated, and for policies that need
+                ///< query_moments: how the model rotates (empty there: it does not)
   std::optional<Reduce> reduce{};  ///< overrides the policy's rule for grouped query heads
   Executor executor{};             ///< runs parallel loops; serial by default
 };

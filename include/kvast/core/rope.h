@@ -86,6 +86,7 @@ class RopeTable {
   explicit RopeTable(Rope rope) : rope_(std::move(rope)) {}
 
   bool empty() const { return rope_.empty(); }
+  float scale() const { return rope_.scale; }
 
   /// Makes positions in (-count, count) usable.
   void grow(int count) {

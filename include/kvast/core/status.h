@@ -14,6 +14,9 @@ namespace kvast {
 enum class StatusCode {
   ok,
   pool_exhausted,  ///< byte limit reached, or the allocator underneath returned null
+  unreadable,      ///< a file cannot be opened, read or written
+  damaged,         ///< bytes are not what was written
+  mismatch,        ///< it belongs to another model
 };
 
 /// Outcome of a call that can fail in a correct program. Test it; `message` says what to do about

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kvast/core/rope.h"
+#include "kvast/core/rope_levels.h"
 #include "kvast/core/view.h"
 #include "kvast/host/layer_plan.h"
 
@@ -42,6 +43,8 @@ struct Arrivals {
   std::span<const int> positions;
   std::span<const TokenKind> kinds{};  ///< empty: other
   const RopeTable* rope = nullptr;  ///< compacted positions: keys are stored rotated by their slot
+  const RopeLevels* levels = nullptr;  ///< unrotated positions: keys are rotated to their own, but
+                                       ///< where the plan says that it reconstructs them
 };
 
 /// Writes all tokens of one head. Blocks were reserved.
@@ -67,13 +70,15 @@ inline void append_tokens(const LayerPlan& plan, Head& head, int head_index,
         side.norms_of(block)[slot] = static_cast<float>(std::min(std::sqrt(squares), 3.0e38));
       }
       if (arrivals.rope != nullptr) arrivals.rope->rotate(numbers, slot);
-      if (plan.rotates()) plan.key_rotation.apply(numbers);
+      if (arrivals.levels != nullptr && !plan.reconstructs)
+        arrivals.levels->rotate(numbers, arrivals.positions[static_cast<std::size_t>(token)]);
+      plan.key_basis.apply(head_index, numbers);
     }
     if (plan.has_payload()) {
-      plan.formats.dense_keys->write_column(numbers, block.keys, plan.shape.head_dim, slot);
+      plan.formats.dense_keys->write_column(numbers, block.keys, plan.key_width(), slot);
       read_vector(arrivals.values, token, head_index, plan.shape.values(), numbers);
-      if (plan.rotates()) plan.value_rotation.apply(numbers);
-      for_value_tiles(*plan.formats.dense_values, block.values, plan.shape.values(),
+      plan.value_basis.apply(head_index, numbers);
+      for_value_tiles(*plan.formats.dense_values, block.values, plan.value_width(),
                       [&](std::byte* tile, int first, int channels) {
                         plan.formats.dense_values->write_row(numbers + first, tile, slot, channels);
                       });

@@ -45,7 +45,7 @@ struct AttendWork {
 /// A row's output, and behind it what products with codes still owe to it (see Pending).
 inline int output_width(const LayerPlan& plan) {
   constexpr int kMostLanes = 16;
-  const int value_dim = plan.shape.values();
+  const int value_dim = plan.value_width();
   return value_dim + (plan.is_coded() ? value_dim / kBlockTokens * kMostLanes : 0);
 }
 
@@ -69,7 +69,7 @@ void scale_row(float* row, int columns, float factor) {
 template <class Simd>
 void settle_pending(const LayerPlan& plan, int rows, float* outputs) {
   if (!plan.is_coded()) return;
-  const int value_dim = plan.shape.values();
+  const int value_dim = plan.value_width();
   for (int row = 0; row < rows; ++row) {
     float* output = outputs + row * output_width(plan);
     for (int tile = 0; tile < value_dim / kBlockTokens; ++tile) {
@@ -123,7 +123,7 @@ template <class Simd>
 void run_task(const AttendTask& task, AttendWork& work) {
   const HeadSight& sight = work.sights[static_cast<std::size_t>(task.head)];
   const LayerPlan& plan = *sight.plan;
-  const int value_dim = plan.shape.values();
+  const int value_dim = plan.value_width();
   const int width = output_width(plan);
   float* outputs = work.outputs.data() + task.partial * static_cast<std::size_t>(width);
   float* maxima = work.maxima.data() + task.partial;
@@ -181,7 +181,7 @@ inline void join_tasks(std::span<const AttendTask> tasks, AttendWork& work,
   const AttendTask& first = tasks.front();
   const HeadSight& sight = work.sights[static_cast<std::size_t>(first.head)];
   const AttendOptions& options = *sight.options;
-  const int value_dim = sight.plan->shape.values();
+  const int value_dim = sight.plan->value_width();
   const auto width = static_cast<std::size_t>(output_width(*sight.plan));
   const int group = sight.group();
   const int count = static_cast<int>(sight.positions.size());
@@ -216,13 +216,20 @@ inline void join_tasks(std::span<const AttendTask> tasks, AttendWork& work,
                                                    query_head)] = lse;
     }
     if (output.data == nullptr) continue;
-    if (sight.plan->rotates()) sight.plan->value_rotation.undo(total);
+    int features = value_dim;
+    float lifted[512];
+    if (!sight.plan->formats.folded && !sight.plan->value_basis.is_identity()) {
+      features = sight.plan->shape.values();
+      std::copy_n(total, value_dim, lifted);
+      sight.plan->value_basis.undo(first.head, lifted);
+      total = lifted;
+    }
     const std::int64_t at = query * output.token_stride + query_head * output.head_stride;
     if (output.type == Type::f32) {
-      for (int dim = 0; dim < value_dim; ++dim)
+      for (int dim = 0; dim < features; ++dim)
         static_cast<float*>(output.data)[at + dim] = total[dim] * inverse;
     } else {
-      for (int dim = 0; dim < value_dim; ++dim)
+      for (int dim = 0; dim < features; ++dim)
         static_cast<half*>(output.data)[at + dim] = to_half(total[dim] * inverse);
     }
   }
@@ -275,7 +282,8 @@ inline void plan_tasks(const LayerPlan& plan, const QueryRows& rows, AttendWork&
 /// Fills `work.sights`: each head as `rows` see it. `heads` and `options` must outlive the call of
 /// attend.
 inline void look(const LayerPlan& plan, std::span<const Head> heads, const QueryRows& rows,
-                 const AttendOptions& options, const RopeTable* rope, AttendWork& work) {
+                 const AttendOptions& options, const RopeTable* rope, const RopeLevels* levels,
+                 AttendWork& work) {
   const auto count = static_cast<std::size_t>(rows.count());
   work.sights.resize(heads.size());
   work.live_before.clear();
@@ -295,16 +303,17 @@ inline void look(const LayerPlan& plan, std::span<const Head> heads, const Query
   for (std::size_t head = 0; head < heads.size(); ++head) {
     HeadSight& sight = work.sights[head];
     const auto blocks = static_cast<std::size_t>(heads[head].blocks());
-    sight = {.plan = &plan,
-             .head = &heads[head],
-             .head_index = static_cast<int>(head),
-             .queries =
-                 rows.data +
-                 head * count * static_cast<std::size_t>(plan.shape.group() * plan.shape.head_dim),
-             .positions = rows.positions,
-             .options = &options,
-             .rope = rope,
-             .sees_all = count == 1 && rows.replayed == 0};
+    sight = {
+        .plan = &plan,
+        .head = &heads[head],
+        .head_index = static_cast<int>(head),
+        .queries = rows.data +
+                   head * count * static_cast<std::size_t>(plan.shape.group() * plan.query_width()),
+        .positions = rows.positions,
+        .options = &options,
+        .rope = rope,
+        .levels = levels,
+        .sees_all = count == 1 && rows.replayed == 0};
     if (rope != nullptr) {
       sight.live_before = std::span(work.live_before).subspan(first_block, blocks);
       sight.query_rank = std::span(work.query_rank).subspan(head * count, count);

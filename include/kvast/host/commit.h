@@ -30,7 +30,8 @@ struct CommitContext {
   bool ends_prompt = false;
   bool waits = false;  ///< nobody acts now
   bool seals = true;
-  const Rope* rope = nullptr;  ///< of the model, for policies that need query moments
+  const Rope* rope = nullptr;          ///< of the model, for policies that need query moments
+  const RopeLevels* levels = nullptr;  ///< unrotated positions
   const Executor* executor = nullptr;
 };
 
@@ -114,7 +115,12 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
       RankWork& ranks = work[static_cast<std::size_t>(head)].rank;
       ranks.target = target;
       ranks.room = -1;  // another layer's policy may have left its own
-      RankContext here{context.newest, context.layer.index, head, &layer.moments, context.rope};
+      RankContext here{.newest = context.newest,
+                       .layer = context.layer.index,
+                       .head = head,
+                       .moments = &layer.moments,
+                       .rope = context.rope,
+                       .levels = context.levels};
       using Mine = std::remove_cvref_t<decltype(mine)>;
       if constexpr (detail::Chooses<Mine>)
         here.choice = &layer.choices.template at<typename Mine::Choice>(head);

@@ -32,9 +32,9 @@ struct Staging {
 
 inline void encode_block(const LayerPlan& plan, const Staging& staging, Block& block) {
   const StoragePlan& formats = plan.formats;
-  formats.coded_keys->encode(staging.keys, kBlockTokens, plan.shape.head_dim, kBlockTokens,
+  formats.coded_keys->encode(staging.keys, kBlockTokens, plan.key_width(), kBlockTokens,
                              block.keys);
-  for_value_tiles(*formats.coded_values, block.values, plan.shape.values(),
+  for_value_tiles(*formats.coded_values, block.values, plan.value_width(),
                   [&](std::byte* tile, int first, int channels) {
                     formats.coded_values->encode(staging.values + first, 512, kBlockTokens,
                                                  channels, tile);
@@ -57,34 +57,33 @@ inline void decode_values(const Codec& codec, const Block& block, int value_dim,
 class BlockReader {
  public:
   BlockReader(const LayerPlan& plan, std::vector<float>& scratch) : plan_(plan), scratch_(scratch) {
-    const int columns = std::max(plan.shape.head_dim, plan.shape.values());
+    const int columns = std::max(plan.key_width(), plan.value_width());
     if (scratch_.size() < static_cast<std::size_t>(2 * columns * kBlockTokens))
       scratch_.resize(static_cast<std::size_t>(2 * columns * kBlockTokens));
   }
   void read(const Block& block, bool coded, bool values) {
     if (&block == last_) return;
     last_ = &block;
-    decode_keys(plan_.key_codec(coded), block, plan_.shape.head_dim, scratch_.data());
+    decode_keys(plan_.key_codec(coded), block, plan_.key_width(), scratch_.data());
     if (values)
-      decode_values(plan_.value_codec(coded), block, plan_.shape.values(), value_data(),
-                    plan_.shape.values());
+      decode_values(plan_.value_codec(coded), block, plan_.value_width(), value_data(),
+                    plan_.value_width());
   }
   void key(int slot, float* to, std::ptrdiff_t stride) const {
-    for (int dim = 0; dim < plan_.shape.head_dim; ++dim)
+    for (int dim = 0; dim < plan_.key_width(); ++dim)
       to[dim * stride] = scratch_[static_cast<std::size_t>(dim * kBlockTokens + slot)];
   }
-  const float* value(int slot) { return value_data() + slot * plan_.shape.values(); }
-  /// Both as they arrived: not rotated.
-  void vectors(int slot, float* to_key, float* to_value) {
+  const float* value(int slot) { return value_data() + slot * plan_.value_width(); }
+  /// Both out of their bases: features as they arrived, or the nearest that the bases hold.
+  void vectors(int head, int slot, float* to_key, float* to_value) {
     key(slot, to_key, 1);
-    std::copy_n(value(slot), plan_.shape.values(), to_value);
-    if (!plan_.rotates()) return;
-    plan_.key_rotation.undo(to_key);
-    plan_.value_rotation.undo(to_value);
+    std::copy_n(value(slot), plan_.value_width(), to_value);
+    plan_.key_basis.undo(head, to_key);
+    plan_.value_basis.undo(head, to_value);
   }
 
  private:
-  float* value_data() { return scratch_.data() + plan_.shape.head_dim * kBlockTokens; }
+  float* value_data() { return scratch_.data() + plan_.key_width() * kBlockTokens; }
 
   const LayerPlan& plan_;
   std::vector<float>& scratch_;
@@ -99,7 +98,7 @@ struct RepackScratch {
     Place place;  ///< position, and slot within the blocks that were taken
     int key;      ///< index in `keys`
   };
-  std::vector<float> keys;        ///< [tokens, head_dim]
+  std::vector<float> keys;        ///< [tokens, key_width]
   std::vector<std::byte> values;  ///< payloads of whole blocks
   std::vector<std::byte> sides;   ///< their side records
   std::vector<Token> places;
@@ -132,13 +131,13 @@ inline void seal_in_place(const LayerPlan& plan, Head& head, Account& account,
     newer -= from.live_count();
     if (from.used < kBlockTokens || newer < plan.formats.residual) break;
     Staging& staging = scratch.staging;
-    decode_keys(*plan.formats.dense_keys, from, plan.shape.head_dim, staging.keys);
-    decode_values(*plan.formats.dense_values, from, plan.shape.values(), staging.values, 512);
+    decode_keys(*plan.formats.dense_keys, from, plan.key_width(), staging.keys);
+    decode_values(*plan.formats.dense_values, from, plan.value_width(), staging.values, 512);
     const int any = std::countr_zero(from.live);
     for (int slot = 0; slot < kBlockTokens;
          ++slot) {  // holes repeat a live key: they must not widen the range
       if ((from.live >> slot & 1U) != 0) continue;
-      for (int dim = 0; dim < plan.shape.head_dim; ++dim)
+      for (int dim = 0; dim < plan.key_width(); ++dim)
         staging.keys[dim * kBlockTokens + slot] = staging.keys[dim * kBlockTokens + any];
     }
     Block& to = push_block(plan, head.coded, true, account);
@@ -182,7 +181,7 @@ inline void seal_tokens(const LayerPlan& plan, Head& head, Account& account, Enc
       Block& from = head.dense[from_slot / kBlockTokens];
       reader.read(from, false, true);
       reader.key(from_slot % kBlockTokens, scratch.staging.keys + slot, kBlockTokens);
-      std::copy_n(reader.value(from_slot % kBlockTokens), plan.shape.values(),
+      std::copy_n(reader.value(from_slot % kBlockTokens), plan.value_width(),
                   scratch.staging.values + slot * 512);
       move_side(plan, from, from_slot % kBlockTokens, to, slot);
       scratch.slots.push_back(from_slot);

@@ -20,11 +20,10 @@ inline void move_token(const LayerPlan& plan, Block& from, int from_slot, Block&
                        Account& account) {
   if (plan.has_payload()) {
     own_payload(plan, to, false, account);
-    plan.formats.dense_keys->copy_column(from.keys, from_slot, to.keys, to_slot,
-                                         plan.shape.head_dim);
+    plan.formats.dense_keys->copy_column(from.keys, from_slot, to.keys, to_slot, plan.key_width());
     const std::byte* source = from.values;
     const std::size_t stride = plan.formats.dense_values->tile_bytes(kBlockTokens, kBlockTokens);
-    for_value_tiles(*plan.formats.dense_values, to.values, plan.shape.values(),
+    for_value_tiles(*plan.formats.dense_values, to.values, plan.value_width(),
                     [&](std::byte* tile, int, int channels) {
                       plan.formats.dense_values->copy_row(source, from_slot, tile, to_slot,
                                                           kBlockTokens, channels);

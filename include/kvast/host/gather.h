@@ -24,11 +24,12 @@ inline void write_vector(const OutputView& view, int token, int head, int dim, c
 }
 
 /// Decoded keys and values of one head, in order of position: row t of `keys` and `values` is the
-/// t-th oldest live token. Either may have null data. Keys are as stored: under compacted positions
-/// rotated by their slot.
+/// t-th oldest live token. Either may have null data. Keys are as they arrived, but under compacted
+/// positions rotated by their slot. `levels`: unrotated positions, else null.
 inline void export_head(const LayerPlan& plan, const Head& head, int head_index,
                         const OutputView& keys, const OutputView& values,
-                        std::span<const Place> order, std::vector<float>& scratch) {
+                        std::span<const Place> order, const RopeLevels* levels,
+                        std::vector<float>& scratch) {
   detail::BlockReader reader(plan, scratch);
   float key[512];
   float value[512];
@@ -36,7 +37,8 @@ inline void export_head(const LayerPlan& plan, const Head& head, int head_index,
     const int index = order[token].slot / kBlockTokens;
     const int slot = order[token].slot % kBlockTokens;
     reader.read(head.block(index), index < head.coded.count, true);
-    reader.vectors(slot, key, value);
+    reader.vectors(head_index, slot, key, value);
+    if (levels != nullptr && !plan.reconstructs) levels->undo(key, order[token].position);
     if (keys.data != nullptr)
       write_vector(keys, static_cast<int>(token), head_index, plan.shape.head_dim, key);
     if (values.data != nullptr)

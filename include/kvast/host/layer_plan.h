@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kvast/core/basis.h"
 #include "kvast/core/block.h"
-#include "kvast/core/rotation.h"
 #include "kvast/host/account.h"
 #include "kvast/storage/storage.h"
 
@@ -18,11 +18,18 @@ struct LayerPlan {
   StoragePlan formats;
   SideLayout side;
   const std::byte* fresh_state = nullptr;  ///< a default State, side.state_bytes long
-  Rotation key_rotation{};
-  Rotation value_rotation{};
+  Basis key_basis{};
+  Basis value_basis{};
   bool keeps_order = false;  ///< compacted positions: an evicted token leaves a hole, nothing moves
+  bool reconstructs = false;  ///< keys are kept as they are before rotation, see reconstruct_keys
 
-  bool rotates() const { return formats.rotates; }
+  /// Numbers stored per key and per value.
+  int key_width() const { return key_basis.rank(); }
+  int value_width() const { return value_basis.rank(); }
+  /// Numbers of a query as it meets keys.
+  int query_width() const { return reconstructs ? shape.head_dim : key_width(); }
+  /// Features of a row of attend's output.
+  int output_dim() const { return formats.folded ? value_width() : shape.values(); }
   bool has_payload() const { return formats.dense_keys != nullptr; }
   bool is_coded() const { return formats.coded_keys != nullptr; }
   const Codec& key_codec(bool coded) const {
@@ -32,10 +39,10 @@ struct LayerPlan {
     return coded ? *formats.coded_values : *formats.dense_values;
   }
   std::size_t key_bytes(bool coded) const {
-    return has_payload() ? key_block_bytes(key_codec(coded), shape.head_dim) : 0;
+    return has_payload() ? key_block_bytes(key_codec(coded), key_width()) : 0;
   }
   std::size_t value_bytes(bool coded) const {
-    return has_payload() ? value_block_bytes(value_codec(coded), shape.values()) : 0;
+    return has_payload() ? value_block_bytes(value_codec(coded), value_width()) : 0;
   }
 };
 

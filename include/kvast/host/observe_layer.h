@@ -14,21 +14,26 @@
 
 namespace kvast {
 
-/// Queries [tokens, Q, D] as rows per head, rotated as the keys are and multiplied by `scale`: `to`
-/// is [heads, group * tokens_total, D], and these tokens start at row `first` of each head.
-inline void pack_queries(const LayerPlan& plan, const View& queries, int tokens, float scale,
-                         int total, int first, float* to) {
+/// Queries [tokens, Q, D] at `positions` as rows per head, as they meet keys, multiplied by
+/// `scale`: `to` is [heads, group * tokens_total, query_width], and these tokens start at row
+/// `first` of each head. `levels`: they arrive unrotated; else null.
+inline void pack_queries(const LayerPlan& plan, const View& queries, std::span<const int> positions,
+                         const RopeLevels* levels, float scale, int total, int first, float* to) {
   const Shape& shape = plan.shape;
   const int group = shape.group();
+  const int width = plan.query_width();
+  const int tokens = static_cast<int>(positions.size());
+  float numbers[512];
   for (int head = 0; head < shape.heads; ++head) {
     for (int token = 0; token < tokens; ++token) {
       for (int member = 0; member < group; ++member) {
         float* row =
-            to + ((static_cast<std::ptrdiff_t>(head) * total + first + token) * group + member) *
-                     shape.head_dim;
-        read_vector(queries, token, head * group + member, shape.head_dim, row);
-        if (plan.rotates()) plan.key_rotation.apply(row);
-        for (int dim = 0; dim < shape.head_dim; ++dim) row[dim] *= scale;
+            to +
+            ((static_cast<std::ptrdiff_t>(head) * total + first + token) * group + member) * width;
+        read_vector(queries, token, head * group + member, shape.head_dim, numbers);
+        if (levels != nullptr) levels->rotate(numbers, positions[static_cast<std::size_t>(token)]);
+        if (!plan.reconstructs) plan.key_basis.apply(head, numbers);
+        for (int at = 0; at < width; ++at) row[at] = numbers[at] * scale;
       }
     }
   }

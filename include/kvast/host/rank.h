@@ -44,7 +44,8 @@ struct RankContext {
   int head = 0;
   const QueryMoments* moments = nullptr;  ///< where the policy needs them, with the rotation
   const Rope* rope = nullptr;
-  const void* choice = nullptr;  ///< Policy::Choice of the head, where the policy chooses
+  const RopeLevels* levels = nullptr;  ///< unrotated positions: policies see keys rotated
+  const void* choice = nullptr;        ///< Policy::Choice of the head, where the policy chooses
 };
 
 /// The token in a slot, as policies see it.
@@ -75,18 +76,25 @@ inline void order_tokens(const Head& head, std::vector<Place>& order) {
   std::sort(order.begin(), order.end(), [](Place a, Place b) { return a.position < b.position; });
 }
 
-/// Keys and values of the tokens in `work.order`, decoded.
-inline void decode_vectors(const LayerPlan& plan, const Head& head, RankWork& work) {
+/// Keys, rotated, and values of the tokens in `work.order`, decoded.
+inline void decode_vectors(const LayerPlan& plan, const Head& head, const RankContext& context,
+                           RankWork& work) {
   const auto key_dim = static_cast<std::size_t>(plan.shape.head_dim);
   const auto value_dim = static_cast<std::size_t>(plan.shape.values());
   work.keys.resize(work.order.size() * key_dim);
   work.values.resize(work.order.size() * value_dim);
+  float key[512];
+  float value[512];
   detail::BlockReader reader(plan, work.decoded);
   for (std::size_t at = 0; at < work.order.size(); ++at) {
     const int index = work.order[at].slot / kBlockTokens;
     const int slot = work.order[at].slot % kBlockTokens;
     reader.read(head.block(index), index < head.coded.count, true);
-    reader.vectors(slot, work.keys.data() + at * key_dim, work.values.data() + at * value_dim);
+    reader.vectors(context.head, slot, key, value);
+    if (plan.reconstructs) context.levels->rotate(key, work.order[at].position);
+
+    std::copy_n(key, key_dim, work.keys.data() + at * key_dim);
+    std::copy_n(value, value_dim, work.values.data() + at * value_dim);
   }
 }
 
@@ -106,7 +114,7 @@ void rank_whole_head(const Policy& policy, const LayerPlan& plan, const Head& he
     std::memcpy(work.states.data() + at * sizeof(State), &state_at<Policy>(plan.side, block, slot),
                 plan.side.state_bytes);
   }
-  if (Policy::needs.vectors) decode_vectors(plan, head, work);
+  if (Policy::needs.vectors) decode_vectors(plan, head, context, work);
   work.in_order.assign(count, 0.0F);
   HeadView<State> view{.tokens = work.tokens,
                        .states = std::span(reinterpret_cast<State*>(work.states.data()), count),

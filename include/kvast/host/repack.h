@@ -69,7 +69,7 @@ class Merged {
                            block.values + plan_.value_bytes(true));
     BlockReader reader(plan_, decoded);
     reader.read(block, true, false);
-    const auto dim = static_cast<std::size_t>(plan_.shape.head_dim);
+    const auto dim = static_cast<std::size_t>(plan_.key_width());
     for (std::uint32_t live = block.live; live != 0; live &= live - 1U) {
       const int slot = std::countr_zero(live);
       scratch_.places.push_back({{block.position[slot], source * kBlockTokens + slot},
@@ -87,7 +87,7 @@ class Merged {
   /// Tokens [first, first + count) of the order into an empty block. Value rows move as they are.
   void write(int first, int count, Staging& staging, Block& to) {
     const StoragePlan& formats = plan_.formats;
-    const int dim = plan_.shape.head_dim;
+    const int dim = plan_.key_width();
     for (int slot = 0; slot < kBlockTokens; ++slot) {
       // empty slots repeat a key: they must not widen the range
       const auto& token = scratch_.places[static_cast<std::size_t>(first + slot % count)];
@@ -98,7 +98,7 @@ class Merged {
       const int from_slot = token.place.slot % kBlockTokens;
       const std::byte* tile =
           scratch_.values.data() + static_cast<std::size_t>(source) * plan_.value_bytes(true);
-      for_value_tiles(*formats.coded_values, to.values, plan_.shape.values(),
+      for_value_tiles(*formats.coded_values, to.values, plan_.value_width(),
                       [&](std::byte* into, int, int channels) {
                         formats.coded_values->copy_row(tile, from_slot, into, slot, kBlockTokens,
                                                        channels);

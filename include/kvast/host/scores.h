@@ -10,7 +10,7 @@
 
 #include "kvast/core/attend_options.h"
 #include "kvast/core/rope.h"
-#include "kvast/host/layer_plan.h"
+#include "kvast/host/reconstruct.h"
 
 namespace kvast {
 
@@ -20,8 +20,8 @@ inline constexpr float kHidden =
 
 /// Queries that attend together, per kv head: row = query * group + query head within the group.
 struct QueryRows {
-  const float* data =
-      nullptr;  ///< [heads, count * group, head_dim], multiplied by the softmax scale
+  const float* data = nullptr;     ///< [heads, count * group, query_width], as they meet keys and
+                                   ///< multiplied by the softmax scale
   std::span<const int> positions;  ///< [count] of the sequence, ascending
   int replayed = 0;                ///< leading queries that belong to earlier passes
 
@@ -33,10 +33,11 @@ struct HeadSight {
   const LayerPlan* plan = nullptr;
   const Head* head = nullptr;
   int head_index = 0;
-  const float* queries = nullptr;  ///< [count * group, head_dim]
+  const float* queries = nullptr;  ///< [count * group, query_width]
   std::span<const int> positions;  ///< of the queries
   const AttendOptions* options = nullptr;
   const RopeTable* rope = nullptr;     ///< compacted positions, else null
+  const RopeLevels* levels = nullptr;  ///< unrotated positions, else null
   std::span<const int> live_before{};  ///< [blocks] compacted: live tokens in the blocks before
   std::span<const int> query_rank{};   ///< [count] compacted: live tokens older than the query
   bool sees_all = false;  ///< one query, newer than every key: nothing to hide but dead slots
@@ -114,6 +115,21 @@ inline void compacted_products(const HeadSight& sight, int index, const Block& b
   }
 }
 
+/// Keys kept as they are before rotation: made once for all rows.
+template <class Simd>
+void reconstructed_products(const HeadSight& sight, int index, const Block& block, bool coded,
+                            int first_row, int rows, float* scores) {
+  const LayerPlan& plan = *sight.plan;
+  const int head_dim = plan.shape.head_dim;
+  alignas(64) float keys[512 * kBlockTokens];
+  reconstruct_keys<Simd>(plan, sight.head_index, block, coded, *sight.levels,
+                         block_ahead(*sight.head, index).keys, keys);
+  const auto* tile = reinterpret_cast<const std::byte*>(keys);
+  kCodec<F32, Simd>.multiply(sight.queries + static_cast<std::ptrdiff_t>(first_row) * head_dim,
+                             head_dim, rows, head_dim, tile, kBlockTokens, scores, kBlockTokens,
+                             tile, {});
+}
+
 template <class Simd>
 void cap_logits(float softcap, int rows, float* scores) {
   using F = typename Simd::F;
@@ -144,11 +160,13 @@ void block_scores(const HeadSight& sight, int index, int first_row, int rows, fl
   std::fill_n(scores, rows * kBlockTokens, 0.0F);
   if (sight.rope != nullptr) {
     detail::compacted_products(sight, index, block, coded, first_row, rows, scores);
+  } else if (plan.reconstructs) {
+    detail::reconstructed_products<Simd>(sight, index, block, coded, first_row, rows, scores);
   } else {
     plan.key_codec(coded).multiply(
-        sight.queries + static_cast<std::ptrdiff_t>(first_row) * plan.shape.head_dim,
-        plan.shape.head_dim, rows, plan.shape.head_dim, block.keys, kBlockTokens, scores,
-        kBlockTokens, block_ahead(*sight.head, index).keys, {});
+        sight.queries + static_cast<std::ptrdiff_t>(first_row) * plan.key_width(), plan.key_width(),
+        rows, plan.key_width(), block.keys, kBlockTokens, scores, kBlockTokens,
+        block_ahead(*sight.head, index).keys, {});
   }
   if (options.softcap > 0.0F) detail::cap_logits<Simd>(options.softcap, rows, scores);
   int newest = 0;

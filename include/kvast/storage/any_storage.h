@@ -5,6 +5,7 @@
 #include <concepts>
 #include <functional>
 
+#include "kvast/core/shape.h"
 #include "kvast/storage/storage.h"
 
 namespace kvast {
@@ -19,7 +20,11 @@ class BasicAnyStorage {
   template <Storage Held>
   requires(!std::same_as<Held, BasicAnyStorage>) BasicAnyStorage(Held storage)
       : plan_([storage](int layer) { return storage.template plan<Arch>(layer); }),
-        validate_([storage](Caller caller) { storage.validate(caller); }) {}
+        validate_([storage](Caller caller) { storage.validate(caller); }),
+        validate_shape_([storage](const ShapeList& shape, Caller caller) {
+          if constexpr (requires { storage.validate_shape(shape, caller); })
+            storage.validate_shape(shape, caller);
+        }) {}
 
   template <class Simd>
   StoragePlan plan(int layer) const {
@@ -27,10 +32,14 @@ class BasicAnyStorage {
     return plan_(layer);
   }
   void validate(Caller caller) const { validate_(caller); }
+  void validate_shape(const ShapeList& shape, Caller caller) const {
+    validate_shape_(shape, caller);
+  }
 
  private:
   std::function<StoragePlan(int)> plan_;
   std::function<void(Caller)> validate_;
+  std::function<void(const ShapeList&, Caller)> validate_shape_;
 };
 
 using AnyStorage = BasicAnyStorage<Simd>;

@@ -2,10 +2,23 @@
 // Rotated<S> and TurboQuant<Bits>: keys and values are rotated before a format sees them.
 #pragma once
 
+#include <cstdint>
+
 #include "kvast/format/codebook.h"
 #include "kvast/storage/coded.h"
 
 namespace kvast {
+
+namespace detail {
+
+/// Keys and values are rotated each in its own way.
+inline void rotate(StoragePlan& plan, std::uint64_t seed) {
+  plan.key_basis.rotates = plan.value_basis.rotates = true;
+  plan.key_basis.seed = seed;
+  plan.value_basis.seed = seed + 1;
+}
+
+}  // namespace detail
 
 /// Another storage whose keys and values are rotated when they arrive, each query with them, and
 /// the output back: a channel with outliers no longer spoils its neighbours' codes. Keys arrive
@@ -18,8 +31,7 @@ struct Rotated : Inner {
   StoragePlan plan(int layer) const {
     StoragePlan plan = Inner::template plan<Simd>(layer);
     if (plan.coded_keys == nullptr) return plan;  // nothing is quantised: nothing to spread
-    plan.rotates = true;
-    plan.rotation_seed = seed;
+    detail::rotate(plan, seed);
     return plan;
   }
 };
@@ -37,8 +49,7 @@ struct TurboQuant {
   StoragePlan plan(int layer) const {
     StoragePlan plan =
         detail::coded_plan<Codebook<KeyBits>, Codebook<ValueBits>, Simd>(layer, residual, keep);
-    plan.rotates = plan.coded_keys != nullptr;
-    plan.rotation_seed = seed;
+    if (plan.coded_keys != nullptr) detail::rotate(plan, seed);
     return plan;
   }
   void validate(Caller caller) const { detail::check_coded("TurboQuant", residual, keep, caller); }

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <concepts>
-#include <cstdint>
 
+#include "kvast/core/basis.h"
 #include "kvast/core/error.h"
 #include "kvast/host/codec.h"
 
@@ -17,14 +17,16 @@ struct StoragePlan {
   const Codec* dense_values = nullptr;
   const Codec* coded_keys = nullptr;  ///< of sealed blocks; null: nothing is sealed
   const Codec* coded_values = nullptr;
-  int residual = 0;      ///< newest tokens that stay dense under a coded storage
-  int first_coded = 0;   ///< positions below it are never sealed
-  bool rotates = false;  ///< keys and values are kept rotated (see Rotation)
-  std::uint64_t rotation_seed = 0;
+  int residual = 0;     ///< newest tokens that stay dense under a coded storage
+  int first_coded = 0;  ///< positions below it are never sealed
+  BasisPlan key_basis{};
+  BasisPlan value_basis{};
+  bool before_rope = false;  ///< the key basis is of keys that the model has not rotated yet
+  bool folded = false;       ///< attend's output stays in the value basis
 };
 
 /// A storage is a small value: `plan<Simd>(layer)` for each layer, `validate(caller)` for its
-/// settings.
+/// settings, and where not every model will do `validate_shape(shape, caller)`.
 template <class Candidate>
 concept Storage = requires(const Candidate storage, int layer, Caller caller) {
   { storage.template plan<Simd>(layer) } -> std::same_as<StoragePlan>;
