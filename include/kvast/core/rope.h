@@ -62,19 +62,23 @@ inline void angles_at(const Rope& rope, int position, float* angles) {
   }
 }
 
+/// Turns a pair of features. In double each product is exact, so that compilers that contract
+/// products and sums and those that do not find the same bits: keys are encoded after it.
+inline void turn_pair(float& first, float& second, float cosine, float sine) {
+  const double one = static_cast<double>(first);
+  const double two = static_cast<double>(second);
+  first = static_cast<float>(one * static_cast<double>(cosine) - two * static_cast<double>(sine));
+  second = static_cast<float>(one * static_cast<double>(sine) + two * static_cast<double>(cosine));
+}
+
 /// Turns `vector` (head_dim floats, in place) by `angles`; sines and cosines are multiplied first.
 inline void turn(const Rope& rope, const float* angles, float sines, float cosines, float* vector) {
   const int pairs = rope.width / 2;
   const int step = rope.pairing == Pairing::halves ? 1 : 2;
   const int apart = rope.pairing == Pairing::halves ? pairs : 1;
   for (int pair = 0; pair < pairs; ++pair) {
-    const float cosine = angles[2 * pair] * cosines;
-    const float sine = angles[2 * pair + 1] * sines;
-    float& first = vector[pair * step];
-    float& second = vector[pair * step + apart];
-    const float turned = first * cosine - second * sine;
-    second = first * sine + second * cosine;
-    first = turned;
+    turn_pair(vector[pair * step], vector[pair * step + apart], angles[2 * pair] * cosines,
+              angles[2 * pair + 1] * sines);
   }
 }
 

@@ -104,10 +104,9 @@ class RopeLevels {
   /// Of one angle and another: of their sum.
   void add(const float* one, const float* other, float* sum) const {
     for (int pair = 0; pair < pairs(); ++pair) {
-      const float cosine = one[2 * pair];
-      const float sine = one[2 * pair + 1];
-      sum[2 * pair] = cosine * other[2 * pair] - sine * other[2 * pair + 1];
-      sum[2 * pair + 1] = sine * other[2 * pair] + cosine * other[2 * pair + 1];
+      sum[2 * pair] = other[2 * pair];
+      sum[2 * pair + 1] = other[2 * pair + 1];
+      turn_pair(sum[2 * pair], sum[2 * pair + 1], one[2 * pair], one[2 * pair + 1]);
     }
   }
   /// Of a multiple of 32.
