@@ -11,10 +11,11 @@
 namespace kvast {
 
 /// 2, 3 and 4 bits are asymmetric: scale = (max - min) / (2^Bits - 1) and minimum, 4 bytes per
-/// group. 8 bits are symmetric: scale = max |x| / 127, 2 bytes. Metadata is rounded to half first,
-/// then codes are the nearest steps, ties to even, clamped. A group of equal numbers (8 bits: of
-/// zeros) has scale 0. Ref: KIVI, arXiv:2402.02750, §3.1. Nothing here multiplies and then adds, so
-/// floating-point contraction cannot change a code.
+/// group. 8 bits are symmetric: scale = max |x| / 127, 2 bytes. Numbers are at most kHalfMax in
+/// magnitude, and so are levels. Metadata is rounded to half first, then codes are the nearest
+/// steps, ties to even, clamped. A group of equal numbers (8 bits: of zeros) has scale 0. Ref:
+/// KIVI, arXiv:2402.02750, §3.1. Nothing here multiplies and then adds, so floating-point
+/// contraction cannot change a code.
 template <int Bits>
 struct Int {
   static_assert(Bits == 2 || Bits == 3 || Bits == 4 || Bits == 8, "Int: bits are 2, 3, 4 or 8");
@@ -48,6 +49,8 @@ struct Int {
     affine.scale = to_half(Bits == 8 ? std::max(std::fabs(low), std::fabs(high)) / kMost
                                      : (high - low) / kMost);
     const float minimum = to_float(affine.minimum);
+    // rounded up, the topmost level of extreme numbers could be more than a half holds
+    if (minimum + kMost * to_float(affine.scale) > kHalfMax) --affine.scale.bits;
     const float scale = to_float(affine.scale);
     for (int lane = 0; lane < width; ++lane) {
       const float steps =
