@@ -65,7 +65,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
 
   /// Attention of the new tokens over everything kept, causal among themselves: `queries` [n, Q, D]
   /// -> `output` [n, Q, Dv]. Shows the policy what it needs. Reads each block once for all query
-  /// heads of its group. `output` must not overlap `queries`.
+  /// heads of its group. `output` must not overlap `queries`, which must be finite.
   void attend(int layer, View queries, OutputView output, const AttendOptions& options = {},
               Caller caller = Caller::here()) {
     LayerState& state = at(layer, Stage::appended, "attend", caller);
@@ -76,6 +76,8 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
             "attend: External storage keeps no keys; use observe");
     detail::check_extent("attend: queries", queries, count, shape.query_heads, shape.head_dim,
                          caller);
+    detail::check_numbers("attend: queries", queries, count, shape.query_heads, shape.head_dim,
+                          3.402823466e+38F, caller);
     detail::check_extent("attend: output", output, count, shape.query_heads,
                          state.plan.output_dim(), caller);
     detail::check_options(options, shape, count, positions.back(), caller);

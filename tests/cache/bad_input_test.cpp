@@ -170,6 +170,13 @@ TYPED_TEST(BadInput, AttendArguments) {
         {"attend: queries has 191", "needs 192"});
     expect_refused([&] { pass->attend(0, queries, std::span(this->output_).first(287)); },
                    {"attend: output has 287", "[3, 4, 24] needs 288"});
+    // rounded to bytes, an infinite number would become a plausible one
+    for (const float number : {INFINITY, -INFINITY, NAN}) {
+      auto bad = this->queries_;
+      bad[70] = number;
+      expect_refused([&] { pass->attend(0, std::span<const float>(bad), output); },
+                     {"attend: queries of token 1, head 0", "finite"});
+    }
     for (const float scale : {-1.0F, INFINITY, NAN})
       expect_refused(with({.scale = scale}), {"options.scale is "});
     for (const float cap : {-1.0F, INFINITY, NAN})
