@@ -162,6 +162,26 @@ inline AnyStorage law_storage(LawStorage storage) {
       return Float8<E4M3>{};
     case LawStorage::turbo3:
       return TurboQuant<3>{};
+    case LawStorage::bf16:
+      return Dense<BF16>{};
+    case LawStorage::kivi3:
+      return Kivi<3>{.residual = 16};
+    case LawStorage::kivi8:
+      return Kivi<8>{.residual = 16};
+    case LawStorage::kivi42:
+      return Kivi<4, 2>{.residual = 16};
+    case LawStorage::int4:
+      return Int4{};
+    case LawStorage::e5m2:
+      return Float8<E5M2>{};
+    case LawStorage::turbo2:
+      return TurboQuant<2>{};
+    case LawStorage::turbo4:
+      return TurboQuant<4>{};
+    case LawStorage::rotated2:
+      return Rotated<Kivi<2>>{{.residual = 16}};
+    case LawStorage::kept_layer:
+      return Kivi<4>{.residual = 16, .keep = {.layers = LayerSet{}.add(1)}};
     default:
       return External{};
   }
@@ -186,8 +206,11 @@ std::vector<Cell> cells_of() {
     for (const int group : kLawGroups)
       (cells.push_back({Cases::promise(), storage, make_cell<Cases>, group}), ...);
   }
-  for (const LawStorage storage : kMoreLawStorages)
-    (cells.push_back({Cases::promise(), storage, make_cell<Cases>, 3}), ...);
+  for (const auto& some :
+       {std::span(kMoreLawStorages).subspan(0), std::span(kOtherLawStorages).subspan(0)}) {
+    for (const LawStorage storage : some)
+      (cells.push_back({Cases::promise(), storage, make_cell<Cases>, 3}), ...);
+  }
   return cells;
 }
 

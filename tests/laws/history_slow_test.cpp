@@ -11,7 +11,7 @@ TEST_P(LongHistory, KeepsTheLaws) {
   run_history(GetParam(), 10000, 20 + static_cast<std::uint64_t>(GetParam().group));
 }
 
-INSTANTIATE_TEST_SUITE_P(Laws, LongHistory, testing::ValuesIn(all_cells()),
+INSTANTIATE_TEST_SUITE_P(Laws, LongHistory, testing::ValuesIn(every_cell()),
                          [](const auto& cell) { return cell.param.identifier(); });
 
 }  // namespace
