@@ -234,6 +234,45 @@ TEST(CodedBytes, AreWhatTheFormatsSay) {
   EXPECT_GE(f16 / payload(Float8<E4M3>{}), 1.9);
 }
 
+/// Of 4,096 tokens of one head: `coded` and `dense` bytes of keys and values per block.
+std::size_t bytes_by_formula(int head_dim, int residual, std::size_t coded) {
+  const auto blocks = static_cast<std::size_t>((4096 - residual) / 32);
+  const std::size_t waiting = 128 - blocks;
+  const auto dense = static_cast<std::size_t>(2 * head_dim * 32 * 2);
+  constexpr std::size_t kRecord = 160;
+  constexpr std::size_t kPointers = 128 * 8;  // of a list that has had up to 128 blocks
+  return blocks * (coded + kRecord) + waiting * (dense + kRecord) + kPointers +
+         (waiting > 0 ? kPointers : 0);
+}
+template <class Storage>
+void expect_formula(Storage storage, int residual, std::size_t coded, int head_dim = 128) {
+  BlockPool pool;
+  KVCache<Full, AnyStorage> cache({.head_dim = head_dim}, {}, storage, pool);
+  test::Random random(37);
+  const auto numbers = random.normals(4096 * static_cast<std::size_t>(head_dim));
+  auto pass = cache.begin({.tokens = 4096, .last_of_prompt = true});
+  pass->append(0, std::span(numbers), std::span(numbers));
+  pass->commit(0);
+  EXPECT_EQ(cache.bytes_in_use(), bytes_by_formula(head_dim, residual, coded));
+  EXPECT_EQ(cache.bytes_in_use(), pool.bytes_in_use());
+}
+
+TEST(CodedBytes, AreTheFormulasAndARecordPerBlock) {
+  // per group of 32 numbers: codes, scale, minimum
+  expect_formula(Kivi<2>{}, 128, 2 * 128 * (8 + 2 + 2));
+  expect_formula(Kivi<3>{}, 128, 2 * 128 * (12 + 2 + 2));
+  expect_formula(Kivi<4>{}, 128, 2 * 128 * (16 + 2 + 2));
+  expect_formula(Kivi<4, 2>{}, 128, 128 * (16 + 4) + 128 * (8 + 4));
+  expect_formula(Int8{}, 0, 2 * 128 * (32 + 2));
+  expect_formula(Int4{}, 0, 2 * 128 * (16 + 2 + 2));
+  expect_formula(Float8<E4M3>{}, 0, 2 * 128 * 32);
+  expect_formula(TurboQuant<2>{}, 0, 2 * 128 * (8 + 2));
+  expect_formula(TurboQuant<3>{}, 0, 2 * 128 * (12 + 2));
+  expect_formula(TurboQuant<4>{}, 0, 2 * 128 * (16 + 2));
+  // a group of values that is narrower is stored as 32: 40 values are two groups
+  expect_formula(Int4{}, 0, (40 + 2 * 32) * (16 + 2 + 2), 40);
+}
+
 TEST(CodedSettings, ImpossibleOnesAreRefusedByName) {
   BlockPool pool;
   const Shape shape{.head_dim = 32};
