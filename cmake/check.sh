@@ -123,10 +123,10 @@ step_noexcept() {
 # The fallbacks of the SIMD code: only what has them.
 step_portable() {
   configure portable
-  targets=$(ninja -C build/portable -t targets all | sed -n 's/^\(test_core\|test_host\|test_ops\): .*/\1/p')
-  [ -n "$targets" ] || stop "neither tests/core nor tests/host nor tests/ops is there"
+  targets=$(ninja -C build/portable -t targets all | sed -n 's/^\(test_core\|test_format\|test_host\|test_storage\): .*/\1/p')
+  [ -n "$targets" ] || stop "the tests of core, format, host and storage are not there"
   build portable $targets
-  run_tests portable -R '^(core|host|ops)[.]'
+  run_tests portable -R '^(core|format|host|storage)[.]'
 }
 
 step_asan() {

@@ -37,8 +37,10 @@ concept DenseFormat = requires(typename Candidate::Element element) {
 ///   kPlanes             halves of metadata: 2 scale and minimum, 1 scale alone
 ///   kHasLevels          whether kLevels[code] stands in for the code in what follows
 ///   kOffset             level = code - kOffset; codes are below 128 where kDigits is 1
-///   kDigits             bytes per number of the side that meets codes in a product: 1 adds an
-///                       error far below that of codes of at most 4 bits, 2 below any
+///   kDigits             bytes per number of the side that meets codes in a product. Rounding is
+///                       relative to the row's largest number times its scale: 1 adds an error far
+///                       below that of codes of at most 4 bits unless one row outweighs all others
+///                       a hundred times, 2 below any
 template <class Candidate>
 concept CodedFormat = requires(const float* numbers, std::uint8_t* codes, Affine& affine,
                                int planes) {

@@ -13,7 +13,8 @@ namespace kvast {
 
 inline constexpr int kUnitRows = 8;
 
-/// Bytes of eight rows of codes of `Bits` bits. Always 32 columns: a narrower tile is padded.
+/// Bytes of eight rows of codes of `Bits` bits. Always 32 columns: a narrower tile, the last one of
+/// values whose dimension is no multiple of 32, pays for the rest.
 template <int Bits>
 constexpr std::size_t unit_bytes() {
   return static_cast<std::size_t>(kBlockTokens * Bits);

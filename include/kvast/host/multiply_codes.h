@@ -160,7 +160,9 @@ void round_rows(const float* a, std::ptrdiff_t a_stride, const Tiles& tiles, int
           rounded = Simd::fma(high, Simd::set1(M::kBase), Simd::to_float(low_numbers[part]));
         }
         if (here < total) {  // always, but in the last chunk
-          F& bias = lanes[row][kDepth > 0 ? here / kDepth : 0];
+          int tile = 0;
+          if constexpr (kDepth > 0) tile = here / kDepth;
+          F& bias = lanes[row][tile];
           bias = Simd::fma(give_back, rounded, bias);
         }
       }
