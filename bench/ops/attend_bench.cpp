@@ -48,6 +48,14 @@ void shapes(benchmark::internal::Benchmark* bench) {
   bench->Args({64, 8, 128, 16384});  // eight query heads share a head: bound by arithmetic
 }
 
+void two_shapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"Q", "H", "D", "T"})
+      ->UseManualTime()
+      ->Unit(benchmark::kMillisecond)
+      ->MinTime(0.5);
+  bench->Args({9, 3, 64, 16384})->Args({32, 8, 128, 16384});
+}
+
 BENCHMARK_CAPTURE(attend, f16, Full{}, Dense<half>{}, 16.0)->Apply(shapes);
 BENCHMARK_CAPTURE(attend, f32, Full{}, Dense<float>{}, 32.0)->Apply(shapes);
 BENCHMARK_CAPTURE(attend, int8, Full{}, Int8{}, 8.5)->Apply(shapes);
@@ -55,6 +63,11 @@ BENCHMARK_CAPTURE(attend, fp8, Full{}, Float8<E4M3>{}, 8.0)->Apply(shapes);
 BENCHMARK_CAPTURE(attend, kivi4, Full{}, Kivi<4>{}, 5.0)->Apply(shapes);
 BENCHMARK_CAPTURE(attend, turbo3, Full{}, TurboQuant<3>{}, 3.5)->Apply(shapes);
 BENCHMARK_CAPTURE(attend, kivi2, Full{}, Kivi<2>{}, 3.0)->Apply(shapes);
+BENCHMARK_CAPTURE(attend, kivi3, Full{}, Kivi<3>{}, 4.0)->Apply(two_shapes);
+BENCHMARK_CAPTURE(attend, kivi42, Full{}, Kivi<4, 2>{}, 4.0)->Apply(two_shapes);
+BENCHMARK_CAPTURE(attend, turbo4, Full{}, TurboQuant<4>{}, 4.5)->Apply(two_shapes);
+BENCHMARK_CAPTURE(attend, turbo2, Full{}, TurboQuant<2>{}, 2.5)->Apply(two_shapes);
+BENCHMARK_CAPTURE(attend, rotated_kivi2, Full{}, Rotated<Kivi<2>>{}, 3.0)->Apply(two_shapes);
 
 }  // namespace
 

@@ -166,22 +166,26 @@ TEST_F(StorageError, TheFastProductAddsLittleToTheCodesOwn) {
   const std::pair<const char*, AnyStorage> storages[] = {
       {"int8", Int8{}},
       {"int4", Int4{}},
-      {"kivi:bits=4", Kivi<4>{.residual = 32}},
-      {"kivi:bits=3", Kivi<3>{.residual = 32}},
-      {"kivi:bits=2", Kivi<2>{.residual = 32}},
-      {"kivi:k=4,v=2", Kivi<4, 2>{.residual = 32}},
+      {"kivi:bits=8,residual=32", Kivi<8>{.residual = 32}},
+      {"kivi:bits=4,residual=32", Kivi<4>{.residual = 32}},
+      {"kivi:bits=3,residual=32", Kivi<3>{.residual = 32}},
+      {"kivi:bits=2,residual=32", Kivi<2>{.residual = 32}},
+      {"kivi:k=4,v=2,residual=32", Kivi<4, 2>{.residual = 32}},
       {"turbo:bits=4", TurboQuant<4>{}},
       {"turbo:bits=3", TurboQuant<3>{}},
-      {"rotated+kivi:bits=2", Rotated<Kivi<2>>{{.residual = 32}}},
-      {"fp8:kind=e4m3", Float8<E4M3>{}}};
-  std::printf("%-20s %12s %14s %14s\n", "storage", "codes' error", "ratio, median", "ratio, worst");
+      {"turbo:bits=2", TurboQuant<2>{}},
+      {"rotated+kivi:bits=2,residual=32", Rotated<Kivi<2>>{{.residual = 32}}},
+      {"rotated+int4", Rotated<Int4>{}},
+      {"fp8:kind=e4m3", Float8<E4M3>{}},
+      {"fp8:kind=e5m2", Float8<E5M2>{}}};
+  std::printf("%-32s %12s %14s %14s\n", "storage", "codes' error", "ratio, median", "ratio, worst");
   for (const auto& [name, storage] : storages) {
     std::vector<double> errors;
     std::vector<double> ratios;
     for (const int layer : kLayers)
       add_errors(shape, recording.given(layer), storage, errors, ratios);
     const double worst = *std::max_element(ratios.begin(), ratios.end());
-    std::printf("%-20s %12.5f %14.4f %14.4f\n", name, median(errors), median(ratios), worst);
+    std::printf("%-32s %12.5f %14.4f %14.4f\n", name, median(errors), median(ratios), worst);
     EXPECT_LE(median(ratios), 1.1) << name;
     EXPECT_LE(worst, 1.5) << name;
   }
