@@ -241,13 +241,14 @@ std::size_t bytes_by_formula(int head_dim, int residual, std::size_t coded) {
   const auto dense = static_cast<std::size_t>(2 * head_dim * 32 * 2);
   constexpr std::size_t kRecord = 160;
   constexpr std::size_t kPointers = 128 * 8;  // of a list that has had up to 128 blocks
-  return blocks * (coded + kRecord) + waiting * (dense + kRecord) + kPointers +
+  const std::size_t aligned = (coded + 63) / 64 * 64;  // blocks begin on cache lines
+  return blocks * (aligned + kRecord) + waiting * (dense + kRecord) + kPointers +
          (waiting > 0 ? kPointers : 0);
 }
 template <class Storage>
 void expect_formula(Storage storage, int residual, std::size_t coded, int head_dim = 128) {
   BlockPool pool;
-  KVCache<Full, AnyStorage> cache({.head_dim = head_dim}, {}, storage, pool);
+  KVCache<Full, AnyStorage> cache(Shape{.head_dim = head_dim}, {}, storage, pool);
   test::Random random(37);
   const auto numbers = random.normals(4096 * static_cast<std::size_t>(head_dim));
   auto pass = cache.begin({.tokens = 4096, .last_of_prompt = true});
