@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include "kvast/core/policy.h"
 #include "kvast/core/rope.h"
 #include "tests/support/refused.h"
 
@@ -91,21 +90,6 @@ TEST(Rope, PlainFrequenciesFallByThePowerOfTheBase) {
   for (std::size_t pair = 0; pair < 4; ++pair)
     EXPECT_FLOAT_EQ(rope.inverse_frequencies[pair],
                     static_cast<float>(std::pow(10.0, -static_cast<double>(pair))));
-}
-
-TEST(RankKey, OrdersRanksAndKnowsLandmarks) {
-  const float ranks[] = {kDrop, -1e30F, -1.0F, -1e-40F, 0.0F, 1e-40F, 1.0F, 1e30F, kPin};
-  for (std::size_t at = 1; at < std::size(ranks); ++at)
-    EXPECT_LT(rank_key(ranks[at - 1]), rank_key(ranks[at])) << ranks[at];
-  EXPECT_EQ(rank_key(0.0F), rank_key(-0.0F));
-  EXPECT_EQ(rank_key(INFINITY), kPinKey);
-  EXPECT_EQ(rank_key(-INFINITY), kDropKey);
-  EXPECT_EQ(rank_key(kPin), kPinKey);
-  EXPECT_EQ(rank_key(kDrop), kDropKey);
-  for (const float nan : {NAN, -NAN}) {
-    EXPECT_GT(rank_key(nan), kDropKey) << "NaN may be kept where there is room";
-    EXPECT_LT(rank_key(nan), rank_key(-3.4e38F));
-  }
 }
 
 }  // namespace

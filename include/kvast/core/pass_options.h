@@ -18,9 +18,10 @@ struct PassOptions {
   int tokens = 1;  ///< in [1, 2^20]
   bool last_of_prompt =
       false;  ///< a prompt ends with this pass: the first one, or a later turn of a chat
-  bool more_of_prompt = false;  ///< a chunk of a prompt that goes on: nothing is sealed yet
-  std::span<const int>
-      positions{};  ///< [tokens] ascending, after all before; empty: they follow on
+  bool more_of_prompt = false;       ///< a chunk of a prompt that goes on: nothing is sealed yet
+  std::span<const int> positions{};  ///< [tokens] ascending, after all before; empty: they follow
+                                     ///< on. Sinks, windows and newest tokens of policies are
+                                     ///< counted in positions: gaps make them fewer
   std::span<const TokenKind>
       kinds{};  ///< [tokens] for policies that need token kinds; empty: other
 };

@@ -39,7 +39,8 @@ enum class TokenKind : std::uint8_t { other, special, punctuation };
 /// One live token of one head, as `rank` sees it.
 struct Token {
   int position = 0;  ///< in the sequence; never changes
-  int age = 0;       ///< newest position is 0
+  int age = 0;       ///< newest position minus this one: where positions have gaps, more than the
+                     ///< number of newer tokens
   int layer = 0;
   int head = 0;  ///< kv head
   float key_norm = 0.0F;
@@ -86,10 +87,11 @@ KVAST_HD constexpr Budget tokens(int count) { return {count}; }
 KVAST_HD constexpr Budget at_most(int count) { return {count, true}; }
 inline constexpr Budget kNoBudget{};
 
-/// Tokens that a policy pins in any long head.
+/// Tokens that a policy pins in any long head, by position: where positions have gaps or do not
+/// begin at 0, they are fewer.
 struct Pins {
-  int first = 0;   ///< of the sequence
-  int newest = 0;  ///< of the sequence
+  int first = 0;   ///< positions below it
+  int newest = 0;  ///< ages below it
   KVAST_HD constexpr std::int64_t count() const { return std::int64_t{first} + newest; }
 };
 
@@ -169,13 +171,15 @@ inline constexpr std::int32_t kPinKey = 0x7F7FFFFF;    ///< rank_key(kPin)
 inline constexpr std::int32_t kDropKey = -0x7F7FFFFF;  ///< rank_key(kDrop)
 
 /// Orders ranks as integers: the same bits on every backend, and -ffast-math cannot break it. NaN
-/// ranks lowest of all that may be kept; infinities count as the landmarks.
+/// ranks lowest of all that may be kept, then minus infinity; infinity ranks highest of all that
+/// may go: a sum that overflowed must not pin a token and break a budget.
 KVAST_HD constexpr std::int32_t rank_key(float rank) {
   const auto bits = std::bit_cast<std::uint32_t>(rank);
-  if ((bits & 0x7FFFFFFFU) > 0x7F800000U) return kDropKey + 1;
-  const std::uint32_t magnitude =
-      (bits & 0x7FFFFFFFU) > 0x7F7FFFFFU ? 0x7F7FFFFFU : bits & 0x7FFFFFFFU;
+  const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
+  const bool negative = (bits >> 31U) != 0;
+  if (magnitude > 0x7F800000U) return kDropKey + 1;
+  if (magnitude == 0x7F800000U) return negative ? kDropKey + 2 : kPinKey - 1;
   const auto number = static_cast<std::int32_t>(magnitude);
-  return (bits >> 31U) != 0 ? -number : number;
+  return negative ? -number : number;
 }
 }  // namespace kvast

@@ -21,7 +21,7 @@ void reduce_weights(Reduce reduce, bool first, int group, const float* weights, 
     const F here = Simd::mul(Simd::load(weights + at), scale);
     const F before = first ? Simd::zero() : Simd::load(reduced + at);
     Simd::store(reduced + at,
-                reduce == Reduce::max ? Simd::max(before, here) : Simd::add(before, here));
+                reduce == Reduce::max ? Simd::max_or_nan(before, here) : Simd::add(before, here));
   }
 }
 

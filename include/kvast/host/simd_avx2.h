@@ -52,6 +52,10 @@ struct Simd {
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F div(F a, F b) { return _mm256_div_ps(a, b); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  /// NaN where either is.
+  static F max_or_nan(F a, F b) {
+    return _mm256_blendv_ps(max(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  }
   /// Of a that is not negative, and any b.
   static F max_magnitude(F a, F b) { return max(a, _mm256_andnot_ps(_mm256_set1_ps(-0.0F), b)); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }

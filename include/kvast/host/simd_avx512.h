@@ -56,6 +56,10 @@ struct Simd {
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F div(F a, F b) { return _mm512_div_ps(a, b); }
   static F max(F a, F b) { return _mm512_maskz_max_ps(kAll, a, b); }
+  /// NaN where either is.
+  static F max_or_nan(F a, F b) {
+    return _mm512_mask_mov_ps(max(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+  }
   /// Of a that is not negative, and any b.
   static F max_magnitude(F a, F b) { return _mm512_maskz_range_ps(kAll, a, b, 0xB); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }

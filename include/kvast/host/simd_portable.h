@@ -84,6 +84,14 @@ struct Simd {
   static F max(F a, F b) {
     return each([&](int at) { return a.lane[at] > b.lane[at] ? a.lane[at] : b.lane[at]; });
   }
+  /// NaN where either is; by bits, so that -ffast-math keeps the test.
+  static F max_or_nan(F a, F b) {
+    const F most = max(a, b);
+    return each([&](int at) {
+      const auto bits = std::bit_cast<std::uint32_t>(a.lane[at]);
+      return (bits & 0x7FFFFFFFU) > 0x7F800000U ? a.lane[at] : most.lane[at];
+    });
+  }
   /// Of a that is not negative, and any b.
   static F max_magnitude(F a, F b) {
     return max(a, each([&](int at) { return std::fabs(b.lane[at]); }));
