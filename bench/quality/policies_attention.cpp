@@ -11,6 +11,8 @@ H2O read_h2o(Spec& spec, int prompt) {
   policy.heavy = spec.tokens("heavy", policy.heavy, prompt);
   read_common(spec, prompt, policy);
   if (const int budget = spec.optional_tokens("budget", prompt); budget >= 0) {
+    if (spec.has("heavy"))
+      throw SpecError("h2o: heavy is budget - recent, so give two of budget, heavy and recent");
     if (!recent_given) policy.recent = budget / 2;
     policy.heavy = budget - policy.recent;
   }

@@ -18,6 +18,12 @@ StreamingLLM read_streaming(Spec& spec, int prompt) {
   return policy;
 }
 
+Random read_random(Spec& spec, int prompt) {
+  auto policy = read_plain<Random>(spec, prompt);
+  policy.seed = static_cast<std::uint64_t>(spec.number("seed", static_cast<int>(policy.seed)));
+  return policy;
+}
+
 L2Norm read_l2norm(Spec& spec, int prompt) {
   L2Norm policy;
   read_common(spec, prompt, policy);
@@ -31,7 +37,7 @@ L2Norm read_l2norm(Spec& spec, int prompt) {
 std::span<const PolicyName> recency_policies() {
   static constexpr PolicyName kPolicies[] = {
       policy_row<read_full>("full"), policy_row<read_streaming>("streaming"),
-      policy_row<read_l2norm>("l2norm"), policy_row<read_plain<Random>>("random")};
+      policy_row<read_l2norm>("l2norm"), policy_row<read_random>("random")};
   return kPolicies;
 }
 

@@ -94,8 +94,11 @@ void read_common(Spec& spec, int prompt, Policy& policy) {
     policy.window = spec.tokens("window", policy.window, prompt);
   if constexpr (requires { policy.recent; })
     policy.recent = spec.tokens("recent", policy.recent, prompt);
-  if constexpr (requires { policy.reduce; })
-    policy.reduce = static_cast<Reduce>(spec.choice("reduce", {"mean", "sum", "max"}, 0));
+  if constexpr (requires { policy.reduce; }) {
+    const int rule =
+        spec.choice("reduce", {"mean", "sum", "max", "any"}, static_cast<int>(policy.reduce));
+    policy.reduce = rule == 3 ? Reduce::max : static_cast<Reduce>(rule);  // over a threshold "any"
+  }
   if constexpr (requires { policy.when = When{}; }) {
     policy.when = spec.when(policy.when);
   } else if constexpr (requires { policy.when; }) {

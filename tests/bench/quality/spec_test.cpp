@@ -67,6 +67,20 @@ TEST(Spec, WhatIsNotKnownIsRefusedWithWhatIs) {
   expect_refused("full", {"v is 5"}, "kivi:bits=2,v=5");
   expect_refused("h2o:when=later", {"when", "later", "full/M"});
   expect_refused("snapkv:kind=median", {"kind", "median", "avg"});
+  expect_refused("h2o:budget=10,heavy=2", {"h2o", "budget", "heavy"});
+}
+
+TEST(Spec, DefaultsAreThePolicysOwn) {
+  for (const Listed& one : list_specs()) {
+    if (one.name == "cascading") {
+      EXPECT_NE(one.keys.find("reduce=max"), std::string::npos);
+    }
+    if (one.name == "h2o") {
+      EXPECT_NE(one.keys.find("reduce=mean"), std::string::npos);
+    }
+  }
+  EXPECT_NE(make("corm:reduce=any"), nullptr);
+  EXPECT_NE(make("random:seed=3"), nullptr);
 }
 
 TEST(Spec, CountsMustBeCounts) {
