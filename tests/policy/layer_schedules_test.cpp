@@ -26,6 +26,15 @@ TEST(PyramidInfer, RatiosCompound) {
   EXPECT_EQ(pyramid_infer(30, 50).tokens[29], 50) << "never below 64, or the prompt";
 }
 
+// PerLayerBudget takes no layer without tokens.
+TEST(PrefixKV, EveryLayerKeepsATokenAtLeast) {
+  const std::vector<std::vector<float>> masses{{0.0F, 0.0F, 0.0F}, {1.0F, 1.0F, 1.0F}};
+  EXPECT_EQ(prefix_kv(masses, 1).tokens[0], 1);
+  EXPECT_EQ(prefix_kv(masses, 1).tokens[1], 1);
+  EXPECT_EQ(prefix_kv(masses, 2).tokens[0], 1);
+  EXPECT_EQ(prefix_kv(masses, 2).tokens[1], 3);
+}
+
 // The level of retained mass is as equal as whole tokens allow: no layer's last token has a higher
 // level than any layer's next one.
 TEST(PrefixKV, OneLevelForAllLayersAndAnExactTotal) {

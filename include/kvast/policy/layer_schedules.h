@@ -65,7 +65,9 @@ inline LayerBudgets prefix_kv(std::span<const std::vector<float>> masses, int me
     std::sort(sorted.begin(), sorted.end(), std::greater<>());
     double retained = 0.0;
     for (const float mass : sorted) {
-      steps.push_back({total > 0.0 ? retained / total : 1.0, layer});
+      // a layer keeps one token at least, even where its attention is zero
+      const bool first = steps.empty() || steps.back().layer != layer;
+      steps.push_back({total > 0.0 ? retained / total : first ? 0.0 : 1.0, layer});
       retained += static_cast<double>(mass);
     }
   }
