@@ -111,7 +111,8 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     require(!wishes.moments, caller, "observe: ", detail::type_name<PolicyType>,
             " needs the queries, which only attend sees");
     require(wishes.ring == 0 || !state.plan.has_payload(), caller,
-            "observe: the policy votes with the queries of all chunks, which only attend sees");
+            "observe: ", detail::type_name<PolicyType>,
+            " votes with the queries of all chunks, which only attend sees");
     const std::vector<int>& positions = cache_->new_positions_;
     const int count = static_cast<int>(positions.size());
     if constexpr (kObserves) {
@@ -130,8 +131,8 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                                   (state.plan.shape.query_heads - 1) * weights.head_stride + most;
       require(weights.elements < 0 || weights.elements >= needed, caller, "observe: weights has ",
               weights.elements, " elements, ", count, " tokens on ", most, " slots need ", needed);
-      require(count >= wishes.votes, caller, "observe: the policy votes with its last ",
-              wishes.votes, " queries, this pass has ", count,
+      require(count >= wishes.votes, caller, "observe: ", detail::type_name<PolicyType>,
+              " votes with its last ", wishes.votes, " queries, this pass has ", count,
               ", and weights of earlier passes are not kept: give them in one pass");
       restore_states(state, cache_->learn_.spare);
       if (wishes.attention) {
