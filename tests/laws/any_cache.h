@@ -66,7 +66,7 @@ class AnyCache {
   /// equal, and the same whatever slots the tokens lie in.
   virtual void run_on_ties(int tokens, Phase phase) = 0;
   /// A pass that is dropped before its first commit, after `layers` appends and, if asked, attends.
-  virtual void drop(int tokens, int layers, bool attends) = 0;
+  virtual void drop(int tokens, int layers, bool attends, Phase phase) = 0;
   virtual Kept kept() const = 0;
   virtual std::vector<int> slots(int layer, int head) const = 0;
   virtual int tokens(int layer, int head) const = 0;

@@ -22,8 +22,8 @@ class CacheOf : public AnyCache {
     return run(tokens, phase, Sight::attention);
   }
   void run_on_ties(int tokens, Phase phase) override { (void)run(tokens, phase, Sight::ties); }
-  void drop(int tokens, int layers, bool attends) override {
-    auto pass = cache_.begin(options(tokens, Phase::decode));
+  void drop(int tokens, int layers, bool attends, Phase phase) override {
+    auto pass = cache_.begin(options(tokens, phase));
     std::vector<float> outputs;
     for (int layer = 0; layer < layers; ++layer)
       step(*pass, layer, tokens, attends ? Sight::attention : Sight::none, outputs);

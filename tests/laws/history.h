@@ -126,8 +126,10 @@ inline void run_history(const Cell& cell, int operations, std::uint64_t seed) {
       } else if (dice < 87) {
         const std::size_t bytes = line.cache->bytes();
         const Kept kept = line.cache->kept();
+        const Phase phases[] = {Phase::decode, Phase::prompt, Phase::chunk};
+        const int phase = random.below(cell.policy.whole_prompts ? 2 : 3);
         line.cache->drop(random.between(1, 70), random.between(0, cell.shape().layers),
-                         random.chance(0.5));
+                         random.chance(0.5), phases[phase]);
         ASSERT_EQ(line.cache->bytes(), bytes) << "a dropped pass left bytes behind";
         ASSERT_EQ(line.cache->kept(), kept);
       } else if (dice < 92) {

@@ -83,15 +83,16 @@ TEST_P(Twins, ADroppedPassLeavesNoTrace) {
     auto dropped = GetParam().make(pool, serial());
     auto plain = GetParam().make(plain_pool, serial());
     for (const int drop : {1, 31, 100}) {
-      dropped->drop(drop, layers, attends);
+      dropped->drop(drop, layers, attends, Phase::prompt);
       ASSERT_EQ(dropped->bytes(), plain->bytes());
       run_both(*dropped, *plain, 45, Phase::prompt);
-      dropped->drop(drop, layers, attends);
+      dropped->drop(drop, layers, attends,
+                    GetParam().policy.whole_prompts ? Phase::decode : Phase::chunk);
       ASSERT_EQ(dropped->bytes(), plain->bytes());
       ASSERT_EQ(pool.bytes_in_use(), plain_pool.bytes_in_use());
       for (int step = 0; step < 6; ++step) {
         run_both(*dropped, *plain, 1, Phase::decode);
-        dropped->drop(drop, layers, attends);
+        dropped->drop(drop, layers, attends, Phase::decode);
       }
       expect_same(*dropped, *plain);
       if (HasFatalFailure()) return;
