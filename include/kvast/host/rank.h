@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "kvast/core/check_policy.h"
@@ -67,13 +69,39 @@ typename Policy::State& state_at(const SideLayout& side, Block& block, int slot)
 /// Live slots of a head in order of position.
 inline void order_tokens(const Head& head, std::vector<Place>& order) {
   order.clear();
-  for (int index = 0; index < head.blocks(); ++index) {
-    for (std::uint32_t live = head.block(index).live; live != 0; live &= live - 1U) {
-      const int slot = std::countr_zero(live);
-      order.push_back({head.block(index).position[slot], index * kBlockTokens + slot});
+  const auto each = [&head](auto&& body) {
+    for (int index = 0; index < head.blocks(); ++index) {
+      const Block& block = head.block(index);
+      for (std::uint32_t live = block.live; live != 0; live &= live - 1U) {
+        const int slot = std::countr_zero(live);
+        body(Place{block.position[slot], index * kBlockTokens + slot});
+      }
     }
+  };
+  int first = std::numeric_limits<int>::max();
+  int last = -1;
+  each([&](Place place) {
+    first = std::min(first, place.position);
+    last = std::max(last, place.position);
+  });
+  if (last < 0) return;
+  // No two tokens have one position, so where they lie close enough each has a place of its own:
+  // several times as fast as comparing, and tier 3 orders its tokens in every step.
+  constexpr std::size_t kPlacesPerToken = 16;
+  constexpr int kNobody = -1;
+  const std::size_t places =
+      kPlacesPerToken * static_cast<std::size_t>(head.blocks() * kBlockTokens);
+  const std::size_t width = static_cast<std::size_t>(last) - static_cast<std::size_t>(first) + 1;
+  // at once, as the width grows in every step
+  if (order.capacity() < places) order.reserve(std::bit_ceil(places));
+  if (width <= places) {
+    order.assign(width, {0, kNobody});
+    each([&](Place place) { order[static_cast<std::size_t>(place.position - first)] = place; });
+    std::erase_if(order, [](Place place) { return place.slot == kNobody; });
+  } else {
+    each([&](Place place) { order.push_back(place); });
+    std::sort(order.begin(), order.end(), [](Place a, Place b) { return a.position < b.position; });
   }
-  std::sort(order.begin(), order.end(), [](Place a, Place b) { return a.position < b.position; });
 }
 
 /// Keys, rotated, and values of the tokens in `work.order`, decoded.
