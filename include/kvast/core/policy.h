@@ -171,15 +171,15 @@ inline constexpr std::int32_t kPinKey = 0x7F7FFFFF;    ///< rank_key(kPin)
 inline constexpr std::int32_t kDropKey = -0x7F7FFFFF;  ///< rank_key(kDrop)
 
 /// Orders ranks as integers: the same bits on every backend, and -ffast-math cannot break it. NaN
-/// ranks lowest of all that may be kept, then minus infinity; infinity ranks highest of all that
+/// ranks lowest of all that may be kept, as minus infinity does; infinity ranks highest of all that
 /// may go: a sum that overflowed must not pin a token and break a budget.
 KVAST_HD constexpr std::int32_t rank_key(float rank) {
   const auto bits = std::bit_cast<std::uint32_t>(rank);
-  const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
-  const bool negative = (bits >> 31U) != 0;
-  if (magnitude > 0x7F800000U) return kDropKey + 1;
-  if (magnitude == 0x7F800000U) return negative ? kDropKey + 2 : kPinKey - 1;
-  const auto number = static_cast<std::int32_t>(magnitude);
-  return negative ? -number : number;
+  const auto magnitude = static_cast<std::int32_t>(bits & 0x7FFFFFFFU);
+  constexpr std::int32_t kInfinite = 0x7F800000;
+  // selects without branches, as this stands in loops over all tokens
+  const std::int32_t number = magnitude >= kInfinite ? kPinKey - 1 : magnitude;
+  const bool low = static_cast<std::int32_t>(bits) < 0 || magnitude > kInfinite;
+  return low ? -number : number;
 }
 }  // namespace kvast
