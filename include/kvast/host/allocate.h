@@ -14,38 +14,43 @@ namespace kvast {
 
 namespace detail {
 
-/// A head's tokens that may stay or go, best first, and how many are pinned.
+/// A head's tokens that may stay or go, and how many are pinned.
 struct Stakes {
-  std::vector<RankWork::Candidate> best;
+  std::vector<RankWork::Candidate> open;
   int pinned = 0;
 };
 
 inline Stakes stakes_of(const Head& head, RankWork& work) {
   const int pinned = sort_out(head, work);
-  Stakes stakes{.best = work.candidates, .pinned = pinned};
-  std::sort(stakes.best.rbegin(), stakes.best.rend());
-  return stakes;
+  return {.open = work.candidates, .pinned = pinned};
 }
 
-/// How many of each head's tokens are among the best `room` of all, each head's first `floors` left
+/// How many of each head's tokens are among the best `room` of all, each head's best `floors` left
 /// out. Ties: the newer token, then the first head.
-inline std::vector<int> best_of_all(std::span<const Stakes> heads, std::span<const int> floors,
+inline std::vector<int> best_of_all(std::span<Stakes> heads, std::span<const int> floors,
                                     int room) {
   struct Entry {
     RankWork::Candidate candidate;
     int head;
+    bool operator<(const Entry& other) const {  // the better one
+      if (other.candidate < candidate) return true;
+      return !(candidate < other.candidate) && head < other.head;
+    }
   };
   std::vector<Entry> all;
   for (std::size_t head = 0; head < heads.size(); ++head) {
-    for (auto at = static_cast<std::size_t>(floors[head]); at < heads[head].best.size(); ++at)
-      all.push_back({heads[head].best[at], static_cast<int>(head)});
+    std::vector<RankWork::Candidate>& open = heads[head].open;
+    const auto rest = open.begin() + floors[head];
+    if (rest != open.begin() && rest != open.end())
+      std::nth_element(open.begin(), rest, open.end(),
+                       [](const auto& left, const auto& right) { return right < left; });
+    for (auto at = rest; at != open.end(); ++at) all.push_back({*at, static_cast<int>(head)});
   }
-  std::stable_sort(all.begin(), all.end(), [](const Entry& left, const Entry& right) {
-    return right.candidate < left.candidate;
-  });
   std::vector<int> counts(heads.size(), 0);
-  const auto taken = std::min(all.size(), static_cast<std::size_t>(std::max(room, 0)));
-  for (std::size_t at = 0; at < taken; ++at) ++counts[static_cast<std::size_t>(all[at].head)];
+  const auto taken = std::min(std::ssize(all), static_cast<std::ptrdiff_t>(std::max(room, 0)));
+  if (taken < std::ssize(all)) std::nth_element(all.begin(), all.begin() + taken, all.end());
+  for (auto at = all.begin(); at != all.begin() + taken; ++at)
+    ++counts[static_cast<std::size_t>(at->head)];
   return counts;
 }
 
@@ -64,7 +69,7 @@ inline void allocate_budget(std::span<const Head> heads, Allocation allocation,
   for (std::size_t head = 0; head < count; ++head) {
     stakes.push_back(detail::stakes_of(heads[head], *work[head]));
     tokens -= stakes.back().pinned;
-    most_room += std::ssize(stakes.back().best);
+    most_room += std::ssize(stakes.back().open);
   }
   const auto room = static_cast<int>(std::clamp<std::int64_t>(tokens, 0, most_room));
   const auto alpha = static_cast<double>(allocation.safeguard);
@@ -74,7 +79,7 @@ inline void allocate_budget(std::span<const Head> heads, Allocation allocation,
     int floors = 0;
     for (std::size_t head = 0; head < count; ++head) {
       parts[head] =
-          std::clamp(safe - stakes[head].pinned, 0, static_cast<int>(stakes[head].best.size()));
+          std::clamp(safe - stakes[head].pinned, 0, static_cast<int>(stakes[head].open.size()));
       parts[head] = std::min(parts[head], room - floors);
       floors += parts[head];
     }
@@ -86,7 +91,7 @@ inline void allocate_budget(std::span<const Head> heads, Allocation allocation,
     std::vector<int> most(count);
     for (std::size_t head = 0; head < count; ++head) {
       shares[head] = counts[head] * (1.0 - alpha) + alpha * room / static_cast<double>(count);
-      most[head] = static_cast<int>(stakes[head].best.size());
+      most[head] = static_cast<int>(stakes[head].open.size());
     }
     apportion(shares, room, most, parts);
   }

@@ -59,7 +59,8 @@ struct RoCo {
         std::max(budget - static_cast<int>(spared * static_cast<float>(budget) + 1e-3F), 1));
     if (steady < count) {
       // of equal deviations the older token is the steadier one
-      std::sort(order.begin(), order.end());
+      std::nth_element(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(steady),
+                       order.end());
       // what must go may be more than the steady ones: the spared then follow, by their mean
       for (std::size_t at = steady; at < count; ++at)
         if (order[at].key > kDropKey) ranks[order[at].at] += 1.0F + highest;
