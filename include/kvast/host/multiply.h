@@ -53,23 +53,40 @@ void multiply_rows(const float* a, std::ptrdiff_t a_stride, int depth,
   }
 }
 
-/// The narrow last tile of a value_dim that is no multiple of 32.
+/// The narrow last tile of a value_dim that is no multiple of 32, of at most 32 rows: as a whole
+/// one, whose missing columns are zero.
 template <class Format, class Simd>
 void multiply_narrow(const float* a, std::ptrdiff_t a_stride, int rows, int depth,
                      const std::byte* tile, int columns, float* c, std::ptrdiff_t c_stride) {
-  alignas(64) float numbers[kBlockTokens * kBlockTokens] = {};
-  alignas(64) float sums[kBlockTokens];
-  if constexpr (!CodedFormat<Format>)
-    tile_decode<Format>(tile, depth, columns, numbers, kBlockTokens);
-  for (int row = 0; row < rows; ++row) {
-    const float* from = a + row * a_stride;
-    std::fill_n(sums, kBlockTokens, 0.0F);
-    if constexpr (CodedFormat<Format>) {  // it has 32 columns in memory
-      multiply_codes<Format, Simd>(from, a_stride, 1, depth, tile, 1, sums, kBlockTokens, tile, {});
-    } else {
-      multiply_rows<F32, Simd, 1>(from, a_stride, depth, numbers, sums, kBlockTokens, tile);
+  alignas(64) float sums[Simd::kMaxRows * kBlockTokens];
+  const auto multiply_whole = [&](auto&& product) {
+    for (int first = 0; first < rows; first += Simd::kMaxRows) {
+      const int many = std::min(Simd::kMaxRows, rows - first);
+      std::fill_n(sums, many * kBlockTokens, 0.0F);
+      product(a + first * a_stride, many);
+      for (int row = 0; row < many; ++row) {
+        for (int column = 0; column < columns; ++column)
+          c[(first + row) * c_stride + column] += sums[row * kBlockTokens + column];
+      }
     }
-    for (int column = 0; column < columns; ++column) c[row * c_stride + column] += sums[column];
+  };
+  if constexpr (CodedFormat<Format>) {  // it has 32 columns in memory
+    multiply_whole([&](const float* from, int many) {
+      multiply_codes<Format, Simd>(from, a_stride, many, depth, tile, 1, sums, kBlockTokens, tile,
+                                   {});
+    });
+  } else {
+    using Element = typename Format::Element;
+    alignas(64) Element elements[kBlockTokens * kBlockTokens] = {};
+    for (int row = 0; row < depth; ++row)
+      std::copy_n(reinterpret_cast<const Element*>(tile) + row * columns, columns,
+                  elements + row * kBlockTokens);
+    multiply_whole([&](const float* from, int many) {
+      with_rows<Simd::kMaxRows>(many, [&]<int Rows>() {
+        multiply_rows<Format, Simd, Rows>(from, a_stride, depth, elements, sums, kBlockTokens,
+                                          tile);
+      });
+    });
   }
 }
 
