@@ -122,6 +122,44 @@ TEST(AdaHeads, BytesFollowTheKeptTokens) {
   EXPECT_LE(run.cache().bytes_in_use(), static_cast<std::size_t>(blocks) * (payload + 1024) + 1024);
 }
 
+/// Decodes 60 tokens after a prompt: blocks may exceed what the kept tokens fill by one per head.
+template <class Policy>
+void expect_bytes_to_follow(Policy policy) {
+  const Shape shape{.query_heads = 8, .heads = 4};
+  test::Run<Policy, Dense<half>> run(conversation_script(43, shape), policy);
+  run.pass({.tokens = 100, .last_of_prompt = true});
+  const std::size_t payload = 32 * sizeof(half) * (160 + 8);
+  const std::size_t side = sizeof(Block) + 32 * sizeof(typename Policy::State) + 64;
+  for (int step = 0; step < 60; ++step) {
+    run.pass({});
+    std::size_t blocks = 0;
+    for (int head = 0; head < 4; ++head)
+      blocks += static_cast<std::size_t>(run.cache().tokens(0, head) + 31) / 32 + 1;
+    ASSERT_LE(run.cache().bytes_in_use(), blocks * (payload + side) + 4 * 128) << step;
+  }
+}
+TEST(HeadBudgets, BytesFollowTheKeptTokensWhileDecoding) {
+  expect_bytes_to_follow(AdaHeads<H2O>{{.heavy = 20, .recent = 10}, 0.1F});
+  expect_bytes_to_follow(Corm{.window = 2, .recent = 4});
+}
+
+// Its budgets follow the tokens seen, and may be smaller than the batch.
+TEST(Pyramid, HoldsBudgetsThatAreSmallerThanABatch) {
+  const Shape shape{.layers = 2, .head_dim = 8};
+  Pyramid<Scissorhands> policy{{.tokens_kept = 300, .when = When::full(100)}, 1.0};
+  policy.kvpress = 0.1;
+  BlockPool pool;
+  KVCache<Pyramid<Scissorhands>, External> cache(shape, policy, {}, pool);
+  const std::vector<float> weights(200 * 200, 0.01F);
+  auto pass = cache.begin({.tokens = 200, .last_of_prompt = true});
+  for (int layer = 0; layer < 2; ++layer) {
+    pass->append(layer);
+    pass->observe(layer, {weights.data(), 200, 200});
+    pass->commit(layer);
+    EXPECT_LE(cache.tokens(layer, 0), 40) << layer;
+  }
+}
+
 // A budget below what a policy pins would be exceeded silently.
 TEST(PerLayerBudget, IsRefusedBelowWhatIsPinned) {
   const Shape shape{.layers = 30, .head_dim = 8};

@@ -73,7 +73,8 @@ Action decide(const Policy& policy, const HeadTurn& turn, const CommitContext& c
       action.always = context.newest - turn.last_act >= when.batch;
       action.acts = action.always || budget.limited();
     } else {
-      action.target = budget.tokens - (when.batch - 1);
+      // a schedule that follows the tokens seen may give a layer less than a batch
+      if (budget.tokens >= when.batch) action.target = budget.tokens - (when.batch - 1);
     }
   }
   action.acts = action.acts && !context.waits;
