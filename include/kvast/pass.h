@@ -341,7 +341,7 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
   int last = length_ - 1;
   for (const int position : options.positions) {
     require(position > last && position < (1 << 30), caller, "begin: position ", position,
-            " follows ", last, ", must be larger");
+            " follows ", last, ", must be larger, and below 2^30");
     last = position;
   }
   requests_.clear();
