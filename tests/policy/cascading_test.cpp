@@ -120,5 +120,19 @@ TEST(CascadingSettings, ImpossibleOnesAreRefusedByName) {
   expect_policy_refused(Cascading{.forget = 0.0F}, {"Cascading.forget", "0"});
 }
 
+// Of equal averages the token that is carried down wins.
+TEST(CascadingTies, TheCarriedTokenWins) {
+  std::vector<Token> tokens(4);
+  for (int at = 0; at < 4; ++at) tokens[static_cast<std::size_t>(at)] = {.position = at};
+  std::vector<Cascading::State> states(4, Cascading::State{.average = 0.25F});
+  std::vector<float> ranks(4);
+  const Cascading policy{.sinks = 0, .rings = 2, .ring = 1};
+  HeadView<Cascading::State> view;
+  view.tokens = tokens;
+  view.states = states;
+  policy.rank_head(view, ranks);
+  EXPECT_EQ(ranks, (std::vector<float>{kDrop, kDrop, kPin, kPin}));
+}
+
 }  // namespace
 }  // namespace kvast::test

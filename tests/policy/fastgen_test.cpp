@@ -50,6 +50,12 @@ TYPED_TEST(FastGenTest, PicksTheFirstRuleThatPasses) {
   }
 }
 
+TEST(FastGen, FrequencyIsPerQueryThatCouldSeeTheToken) {
+  const Token token{.age = 3};  // its own query and three more
+  EXPECT_FLOAT_EQ(FastGen{}.frequency(token, {.mass = 2.0F}), 0.5F);
+  EXPECT_FLOAT_EQ(FastGen{.by_lifetime = false}.frequency(token, {.mass = 2.0F}), 2.0F);
+}
+
 TYPED_TEST(FastGenTest, L1AsksForHalfOfWhatIsMissing) {
   FastGen strict = policy(0.8F);  // mass >= 0.9
   strict.criterion = FastGen::Criterion::l1;

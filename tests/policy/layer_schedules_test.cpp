@@ -86,6 +86,32 @@ TEST(DBudgetKV, DropsTheMiddleAsFarAsTheThresholdAllows) {
   EXPECT_EQ(gaps, 1);
 }
 
+// Ten tokens of one square each: the root of what is dropped may be half of the root of all, so
+// two and a half of ten.
+TEST(DBudgetKV, TheThresholdIsOfNormsNotOfSquares) {
+  std::vector<Token> tokens(10);
+  std::vector<DBudgetKV::State> states(10);
+  for (int at = 0; at < 10; ++at) {
+    tokens[static_cast<std::size_t>(at)] = {.position = at, .age = 9 - at};
+    states[static_cast<std::size_t>(at)].squares = 1.0F;
+  }
+  const auto dropped = [&](float threshold) {
+    std::vector<float> ranks(10);
+    const DBudgetKV policy{.threshold = threshold, .sinks = 1, .recent = 1};
+    HeadView<DBudgetKV::State> view;
+    view.tokens = tokens;
+    view.states = states;
+    policy.rank_head(view, ranks);
+    std::vector<int> places;
+    for (int at = 0; at < 10; ++at)
+      if (ranks[static_cast<std::size_t>(at)] == kDrop) places.push_back(at);
+    return places;
+  };
+  EXPECT_EQ(dropped(0.5F), (std::vector<int>{4, 5}));
+  EXPECT_EQ(dropped(0.3F), (std::vector<int>{}));
+  EXPECT_EQ(dropped(0.8F), (std::vector<int>{2, 3, 4, 5, 6, 7}));
+}
+
 TEST(LayerScheduleSettings, ImpossibleOnesAreRefusedByName) {
   expect_refused([] { (void)pyramid_infer(0, 10); }, {"pyramid_infer", "layers", "0"});
   expect_refused([] { (void)pyramid_infer(4, 10, 1.5); }, {"pyramid_infer", "p is 1.5"});
