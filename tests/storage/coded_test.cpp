@@ -240,7 +240,7 @@ std::size_t bytes_by_formula(int head_dim, int residual, std::size_t coded) {
   const std::size_t waiting = 128 - blocks;
   const auto dense = static_cast<std::size_t>(2 * head_dim * 32 * 2);
   constexpr std::size_t kRecord = 160;
-  constexpr std::size_t kPointers = 128 * 8;  // of a list that has had up to 128 blocks
+  constexpr std::size_t kPointers = 128 * 8;           // of a list that has had up to 128 blocks
   const std::size_t aligned = (coded + 63) / 64 * 64;  // blocks begin on cache lines
   return blocks * (aligned + kRecord) + waiting * (dense + kRecord) + kPointers +
          (waiting > 0 ? kPointers : 0);
