@@ -13,14 +13,7 @@ namespace kvast {
 
 /// Writes one vector of the caller's output. `view` has its strides filled in.
 inline void write_vector(const OutputView& view, int token, int head, int dim, const float* from) {
-  const std::int64_t at = token * view.token_stride + head * view.head_stride;
-  for (int index = 0; index < dim; ++index) {
-    if (view.type == Type::f32) {
-      static_cast<float*>(view.data)[at + index] = from[index];
-    } else {
-      static_cast<half*>(view.data)[at + index] = to_half(from[index]);
-    }
-  }
+  write_numbers(view, token * view.token_stride + head * view.head_stride, dim, from);
 }
 
 /// Decoded keys and values of one head, in order of position: row t of `keys` and `values` is the
