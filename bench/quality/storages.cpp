@@ -100,9 +100,14 @@ AnyStorage read_storage(const std::string& text) {
   std::string names;
   for (const StorageName& known : kStorages) {
     if (spec.name() == known.name) {
-      AnyStorage storage = known.read(spec);
-      spec.finish();
-      return storage;
+      try {
+        AnyStorage storage = known.read(spec);
+        spec.finish();
+        storage.validate(Caller::here());
+        return storage;
+      } catch (const Error& error) {
+        throw SpecError("SPEC '" + text + "': " + error.sentence());
+      }
     }
     names += std::string(" ") + known.name;
   }

@@ -65,6 +65,8 @@ TEST(Spec, WhatIsNotKnownIsRefusedWithWhatIs) {
   expect_refused("full", {"bits", "5"}, "kivi:bits=5");
   expect_refused("full", {"basis", "turned", "rotated"}, "turned+kivi");
   expect_refused("full", {"v is 5"}, "kivi:bits=2,v=5");
+  expect_refused("full", {"SPEC 'int8:first=-1'", "keep.tokens is -1"}, "int8:first=-1");
+  expect_refused("full", {"SPEC 'kivi:layers=999'", "layer is 999"}, "kivi:layers=999");
   expect_refused("h2o:when=later", {"when", "later", "full/M"});
   expect_refused("snapkv:kind=median", {"kind", "median", "avg"});
   expect_refused("h2o:budget=10,heavy=2", {"h2o", "budget", "heavy"});
