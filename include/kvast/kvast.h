@@ -27,6 +27,7 @@
 #include "kvast/policy/tova.h"
 #include "kvast/policy/wrappers.h"
 #include "kvast/storage/any_storage.h"
+#include "kvast/storage/channels.h"
 #include "kvast/storage/dense.h"
 #include "kvast/storage/external.h"
 #include "kvast/storage/float8.h"
