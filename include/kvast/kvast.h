@@ -2,6 +2,7 @@
 // Everything for the CPU user.
 #pragma once
 
+#include "kvast/host/byte_budget.h"
 #include "kvast/host/fold.h"
 #include "kvast/kv_cache.h"
 #include "kvast/policy/ada_heads.h"
