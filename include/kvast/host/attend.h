@@ -304,6 +304,11 @@ inline void look(const LayerPlan& plan, std::span<const Head> heads, const Query
         .head_index = static_cast<int>(head),
         .queries = rows.data +
                    head * count * static_cast<std::size_t>(plan.shape.group() * plan.query_width()),
+        .sealed = rows.sealed == nullptr
+                      ? nullptr
+                      : rows.sealed +
+                            head * count *
+                                static_cast<std::size_t>(plan.shape.group() * plan.sealed_channels),
         .positions = rows.positions,
         .options = &options,
         .rope = rope,

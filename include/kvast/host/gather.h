@@ -23,7 +23,7 @@ inline void export_head(const LayerPlan& plan, const Head& head, int head_index,
                         const OutputView& keys, const OutputView& values,
                         std::span<const Place> order, const RopeLevels* levels,
                         std::vector<float>& scratch) {
-  detail::BlockReader reader(plan, scratch);
+  detail::BlockReader reader(plan, head, scratch);
   float key[512];
   float value[512];
   for (std::size_t token = 0; token < order.size(); ++token) {
