@@ -17,6 +17,7 @@ enum class StatusCode {
   unreadable,      ///< a file cannot be opened, read or written
   damaged,         ///< bytes are not what was written
   mismatch,        ///< it belongs to another model
+  device_failed,   ///< the GPU is missing, refused a launch or failed
 };
 
 /// Outcome of a call that can fail in a correct program. Test it; `message` says what to do about
