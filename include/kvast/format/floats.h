@@ -2,7 +2,6 @@
 // F32, F16 and BF16: numbers as they are, no metadata.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
 #include "kvast/core/group.h"
@@ -15,8 +14,8 @@ struct F32 {
   static constexpr float kLargest = 3.402823466e+38F;
   using Element = float;
 
-  static Element element(float number) { return number; }
-  static float number(Element element) { return element; }
+  KVAST_HD static Element element(float number) { return number; }
+  KVAST_HD static float number(Element element) { return element; }
   template <class Simd>
   static typename Simd::F lanes(const Element* elements) {
     return Simd::load(elements);
@@ -29,8 +28,8 @@ struct F16 {
   static constexpr float kLargest = kHalfMax;
   using Element = half;
 
-  static Element element(float number) { return to_half(number); }
-  static float number(Element element) { return to_float(element); }
+  KVAST_HD static Element element(float number) { return to_half(number); }
+  KVAST_HD static float number(Element element) { return to_float(element); }
   template <class Simd>
   static typename Simd::F lanes(const Element* elements) {
     return Simd::load_half(elements);
@@ -46,14 +45,14 @@ struct BF16 {
   };
 
   /// Nearest, ties to even; finite numbers stay finite.
-  static Element element(float number) {
-    const auto bits = std::bit_cast<std::uint32_t>(number);
+  KVAST_HD static Element element(float number) {
+    const auto bits = bits_as<std::uint32_t>(number);
     const std::uint32_t rounded = bits + 0x7FFFU + (bits >> 16U & 1U);
     const bool overflows = (rounded & 0x7F800000U) == 0x7F800000U;
     return {static_cast<std::uint16_t>((overflows ? bits : rounded) >> 16U)};
   }
-  static float number(Element element) {
-    return std::bit_cast<float>(static_cast<std::uint32_t>(element.bits) << 16U);
+  KVAST_HD static float number(Element element) {
+    return bits_as<float>(static_cast<std::uint32_t>(element.bits) << 16U);
   }
   template <class Simd>
   static typename Simd::F lanes(const Element* elements) {
