@@ -31,6 +31,16 @@ class [[nodiscard]] Status {
   StatusCode code() const { return code_; }
   const std::string& message() const { return message_; }
 
+  /// Becomes what `next()` returns, which is not called after a failure. (nvcc takes an assignment
+  /// for a Status that is ignored.)
+  template <class Next>
+  void then(Next&& next) {
+    if (code_ != StatusCode::ok) return;
+    Status other = next();
+    code_ = other.code_;
+    message_ = std::move(other.message_);
+  }
+
  private:
   StatusCode code_ = StatusCode::ok;
   std::string message_;
