@@ -71,6 +71,7 @@ TYPED_TEST(Tile, DecodesWhatItEncoded) {
           } else {
             const float wanted = numbers[at(row, stride, column)];
             ASSERT_NEAR(got, wanted, allowed<TypeParam>() * (1.0 + std::abs(wanted)));
+            ASSERT_EQ(got, tile_number<TypeParam>(tile.data(), rows, columns, row, column));
           }
         }
       }
@@ -106,6 +107,21 @@ std::uint64_t hash_of_bytes() {
 
 TYPED_TEST(Tile, BytesAreTheSameInEveryBuild) {
   EXPECT_EQ(hash_of_bytes<TypeParam>(), kGoldenBytes.at(TypeParam::kName));
+}
+
+TYPED_TEST(Tile, SingleBytesOfAUnitAreThoseOfTheWhole) {
+  if constexpr (CodedFormat<TypeParam>) {
+    constexpr int kBits = TypeParam::kBits;
+    test::Random random(5);
+    std::uint8_t codes[kUnitRows][kBlockTokens];
+    for (auto& row : codes) {
+      for (std::uint8_t& code : row) code = static_cast<std::uint8_t>(random.below(1 << kBits));
+    }
+    std::byte unit[unit_bytes<kBits>()];
+    unit_pack<kBits>(codes, unit);
+    for (int byte = 0; byte < static_cast<int>(sizeof unit); ++byte)
+      ASSERT_EQ(unit_byte<kBits>(codes, byte), static_cast<std::uint8_t>(unit[byte])) << byte;
+  }
 }
 
 TYPED_TEST(Tile, CopiesARowAsItIs) {

@@ -2,10 +2,9 @@
 // bfloat16 as a storage type: the upper half of a float, its range with 8 bits of precision.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
-#include "kvast/core/host_device.h"
+#include "kvast/core/numeric.h"
 
 namespace kvast {
 
@@ -17,12 +16,12 @@ struct bfloat16 {
 
 /// Exact.
 KVAST_HD constexpr float to_float(bfloat16 value) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(value.bits) << 16U);
+  return bits_as<float>(static_cast<std::uint32_t>(value.bits) << 16U);
 }
 
 /// Nearest bfloat16, ties to even; finite numbers stay finite, infinities and NaN what they are.
 KVAST_HD constexpr bfloat16 to_bfloat16(float value) {
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t bits = bits_as<std::uint32_t>(value);
   const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
   // a NaN whose payload lies in the lower half must not become an infinity
   if (magnitude > 0x7F800000U) return {static_cast<std::uint16_t>((bits >> 16U) | 0x40U)};

@@ -2,8 +2,6 @@
 // A block and the lists of them that make a head: where tokens live between arrival and eviction.
 #pragma once
 
-#include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -28,7 +26,7 @@ struct Block {
       0;  ///< slots written, counted from 0; equals popcount(live) where holes are filled
   std::int32_t position[kBlockTokens] = {};
 
-  int live_count() const { return std::popcount(live); }
+  KVAST_HD int live_count() const { return count_bits(live); }
 };
 
 /// Offsets of what follows a Block in memory.
@@ -57,11 +55,13 @@ struct SideLayout {
     return layout;
   }
 
-  std::byte* states_of(Block& block) const { return reinterpret_cast<std::byte*>(&block) + states; }
-  float* norms_of(Block& block) const {
+  KVAST_HD std::byte* states_of(Block& block) const {
+    return reinterpret_cast<std::byte*>(&block) + states;
+  }
+  KVAST_HD float* norms_of(Block& block) const {
     return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(&block) + norms);
   }
-  TokenKind* kinds_of(Block& block) const {
+  KVAST_HD TokenKind* kinds_of(Block& block) const {
     return reinterpret_cast<TokenKind*>(reinterpret_cast<std::byte*>(&block) + kinds);
   }
 };
@@ -73,7 +73,11 @@ struct BlockList {
   int capacity = 0;
   int live = 0;  ///< tokens in all of them; asked every step, so never counted again
 
-  Block& operator[](int index) const { return *data[index]; }
+  KVAST_HD Block& operator[](int index) const { return *data[index]; }
+  /// Slots written, dead ones included: all blocks but the last are full.
+  KVAST_HD int slots() const {
+    return count == 0 ? 0 : (count - 1) * kBlockTokens + data[count - 1]->used;
+  }
 };
 
 /// The tokens of one (layer, kv head): sealed blocks first, then the dense ones, which take what
@@ -86,15 +90,15 @@ struct Head {
   std::vector<std::uint16_t> channels;
   int capacity_before = 0;  ///< of `dense` when the last append began; a dropped pass restores it
 
-  int blocks() const { return coded.count + dense.count; }
+  KVAST_HD int blocks() const { return coded.count + dense.count; }
   /// Coded blocks come first in this numbering; slots are numbered 32 * block + slot.
-  Block& block(int index) const {
+  KVAST_HD Block& block(int index) const {
     return index < coded.count ? coded[index] : dense[index - coded.count];
   }
-  int live() const { return coded.live + dense.live; }
+  KVAST_HD int live() const { return coded.live + dense.live; }
   /// Slots written, dead ones included.
   int slots() const {
-    const int full = std::max(blocks() - 1, 0) * kBlockTokens;
+    const int full = most_of(blocks() - 1, 0) * kBlockTokens;
     return blocks() == 0 ? 0 : full + block(blocks() - 1).used;
   }
 };

@@ -35,7 +35,8 @@ concept DenseFormat = requires(typename Candidate::Element element) {
 /// Codes of kBits bits per number and metadata per group:
 ///   quantize(numbers, width, codes, affine)   width is 8, 16, 24 or 32
 ///   kPlanes             halves of metadata: 2 scale and minimum, 1 scale alone
-///   kHasLevels          whether kLevels[code] stands in for the code in what follows
+///   kHasLevels          whether kLevels[code] stands in for the code in what follows; then
+///                       level(code) is the same in device code
 ///   kOffset             level = code - kOffset; codes are below 128 where kDigits is 1
 ///   kDigits             bytes per number of the side that meets codes in a product. Rounding is
 ///                       relative to the row's largest number times its scale: 1 adds an error far

@@ -3,10 +3,9 @@
 // machine.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
-#include "kvast/core/host_device.h"
+#include "kvast/core/numeric.h"
 
 namespace kvast {
 
@@ -20,25 +19,39 @@ inline constexpr float kHalfMax = 65504.0F;  ///< largest finite half
 
 /// Exact.
 KVAST_HD constexpr float to_float(half value) {
+#if defined(__CUDA_ARCH__)
+  if (!__builtin_is_constant_evaluated()) {
+    float number = 0.0F;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(number) : "h"(value.bits));
+    return number;
+  }
+#endif
   const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000U) << 16U;
   const std::uint32_t exponent = (value.bits >> 10U) & 0x1FU;
   std::uint32_t mantissa = value.bits & 0x3FFU;
-  if (exponent == 0x1FU) return std::bit_cast<float>(sign | 0x7F800000U | (mantissa << 13U));
+  if (exponent == 0x1FU) return bits_as<float>(sign | 0x7F800000U | (mantissa << 13U));
   if (exponent != 0) {
-    return std::bit_cast<float>(sign | ((exponent + 112U) << 23U) | (mantissa << 13U));
+    return bits_as<float>(sign | ((exponent + 112U) << 23U) | (mantissa << 13U));
   }
-  if (mantissa == 0) return std::bit_cast<float>(sign);
+  if (mantissa == 0) return bits_as<float>(sign);
   std::uint32_t shifted = 113;  // subnormal: move the leading one into place
   while ((mantissa & 0x400U) == 0) {
     mantissa <<= 1U;
     --shifted;
   }
-  return std::bit_cast<float>(sign | (shifted << 23U) | ((mantissa & 0x3FFU) << 13U));
+  return bits_as<float>(sign | (shifted << 23U) | ((mantissa & 0x3FFU) << 13U));
 }
 
 /// Nearest half, ties to even; overflow gives infinity, NaN stays NaN (quiet).
 KVAST_HD constexpr half to_half(float value) {
-  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+#if defined(__CUDA_ARCH__)
+  if (!__builtin_is_constant_evaluated()) {  // equal bits but for NaN, which is the canonical one
+    std::uint16_t nearest = 0;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(nearest) : "f"(value));
+    return {nearest};
+  }
+#endif
+  const std::uint32_t bits = bits_as<std::uint32_t>(value);
   const std::uint32_t sign = (bits >> 16U) & 0x8000U;
   const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
   if (magnitude > 0x7F800000U) {

@@ -3,11 +3,10 @@
 // and launches.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <span>
 
-#include "kvast/core/host_device.h"
+#include "kvast/core/numeric.h"
 #include "kvast/core/sets.h"
 
 namespace kvast {
@@ -164,7 +163,7 @@ struct HeadView {
 
 /// Whether `number` is neither NaN nor an infinity, by its bits: -ffast-math cannot break it.
 KVAST_HD constexpr bool is_finite(double number) {
-  return (std::bit_cast<std::uint64_t>(number) >> 52U & 0x7FFU) != 0x7FFU;
+  return (bits_as<std::uint64_t>(number) >> 52U & 0x7FFU) != 0x7FFU;
 }
 
 inline constexpr std::int32_t kPinKey = 0x7F7FFFFF;    ///< rank_key(kPin)
@@ -174,7 +173,7 @@ inline constexpr std::int32_t kDropKey = -0x7F7FFFFF;  ///< rank_key(kDrop)
 /// ranks lowest of all that may be kept, as minus infinity does; infinity ranks highest of all that
 /// may go: a sum that overflowed must not pin a token and break a budget.
 KVAST_HD constexpr std::int32_t rank_key(float rank) {
-  const auto bits = std::bit_cast<std::uint32_t>(rank);
+  const auto bits = bits_as<std::uint32_t>(rank);
   const auto magnitude = static_cast<std::int32_t>(bits & 0x7FFFFFFFU);
   constexpr std::int32_t kInfinite = 0x7F800000;
   // selects without branches, as this stands in loops over all tokens

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvast/core/error.h"
+#include "kvast/core/host_device.h"
 
 namespace kvast {
 
@@ -64,7 +65,7 @@ inline void angles_at(const Rope& rope, int position, float* angles) {
 
 /// Turns a pair of features. In double each product is exact, so that compilers that contract
 /// products and sums and those that do not find the same bits: keys are encoded after it.
-inline void turn_pair(float& first, float& second, float cosine, float sine) {
+KVAST_HD inline void turn_pair(float& first, float& second, float cosine, float sine) {
   const double one = static_cast<double>(first);
   const double two = static_cast<double>(second);
   first = static_cast<float>(one * static_cast<double>(cosine) - two * static_cast<double>(sine));

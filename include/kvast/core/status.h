@@ -17,6 +17,7 @@ enum class StatusCode {
   unreadable,      ///< a file cannot be opened, read or written
   damaged,         ///< bytes are not what was written
   mismatch,        ///< it belongs to another model
+  device_failed,   ///< the GPU is missing, refused a launch or failed
 };
 
 /// Outcome of a call that can fail in a correct program. Test it; `message` says what to do about
@@ -29,6 +30,16 @@ class [[nodiscard]] Status {
   explicit operator bool() const { return code_ == StatusCode::ok; }
   StatusCode code() const { return code_; }
   const std::string& message() const { return message_; }
+
+  /// Becomes what `next()` returns, which is not called after a failure. (nvcc takes an assignment
+  /// for a Status that is ignored.)
+  template <class Next>
+  void then(Next&& next) {
+    if (code_ != StatusCode::ok) return;
+    Status other = next();
+    code_ = other.code_;
+    message_ = std::move(other.message_);
+  }
 
  private:
   StatusCode code_ = StatusCode::ok;

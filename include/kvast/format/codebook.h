@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
 
 #include "kvast/core/group.h"
@@ -45,6 +44,27 @@ constexpr std::array<std::uint8_t, 16> codebook_levels() {
 template <int Bits>
 inline constexpr std::array<std::uint8_t, 16> kCodebookLevels = codebook_levels<Bits>();
 
+/// Plain arrays, as device code can read no others.
+struct Levels {
+  std::uint8_t level[16];
+  float middle[15];  ///< between neighbouring levels, without the offset
+};
+template <int Bits>
+constexpr Levels plain_levels() {
+  Levels plain{};
+  for (std::size_t at = 0; at < (std::size_t{1} << Bits); ++at) {
+    plain.level[at] = kCodebookLevels<Bits>[at];
+    if (at > 0)
+      plain.middle[at - 1] =
+          static_cast<float>(plain.level[at - 1] + plain.level[at] - 2 * (kMostLevel + 1)) * 0.5F;
+  }
+  return plain;
+}
+template <int Bits>
+inline constexpr Levels kPlainLevels = plain_levels<Bits>();
+template <int Bits>
+inline constexpr float kMostNormal = lloyd_max<Bits>().back();
+
 }  // namespace detail
 
 /// Codes of 2, 3 or 4 bits and one scale, 2 bytes per group; for numbers that a rotation has made
@@ -61,12 +81,14 @@ struct Codebook {
   static constexpr const std::uint8_t* kLevels = detail::kCodebookLevels<Bits>.data();
   static constexpr const char* kName = Bits == 2 ? "code2" : Bits == 3 ? "code3" : "code4";
 
-  static void quantize(const float* numbers, int width, std::uint8_t* codes, Affine& affine) {
+  KVAST_HD static void quantize(const float* numbers, int width, std::uint8_t* codes,
+                                Affine& affine) {
+    constexpr float kMost = detail::kMostNormal<Bits>;
     int levels[kBlockTokens];
     const double deviation =
-        std::sqrt(products(width, [&](int lane) { return squared(numbers[lane]); }) / width);
-    const auto scale = static_cast<float>(
-        deviation * static_cast<double>(detail::lloyd_max<Bits>().back()) / detail::kMostLevel);
+        square_root(products(width, [&](int lane) { return squared(numbers[lane]); }) / width);
+    const auto scale =
+        static_cast<float>(deviation * static_cast<double>(kMost) / detail::kMostLevel);
     // codes, the scale that fits them best, and codes again with the scale as it is stored
     nearest(numbers, width, scale, codes);
     for (int lane = 0; lane < width; ++lane) levels[lane] = level_of(codes[lane]);
@@ -76,18 +98,25 @@ struct Codebook {
     const double norm =
         products(width, [&](int lane) { return static_cast<double>(levels[lane] * levels[lane]); });
     affine.minimum = half{};
-    affine.scale = to_half(std::min(static_cast<float>(product / norm), kHalfMax));
+    affine.scale = to_half(least_of(static_cast<float>(product / norm), kHalfMax));
     nearest(numbers, width, to_float(affine.scale), codes);
   }
 
+  /// kLevels[code], also in device code.
+  KVAST_HD static int level(unsigned code) {
+    constexpr detail::Levels kPlain =
+        detail::kPlainLevels<Bits>;  // a copy: device code cannot read the other
+    return kPlain.level[code];
+  }
+
  private:
-  static int level_of(unsigned code) { return kLevels[code] - kOffset; }
-  static double squared(float number) {
+  KVAST_HD static int level_of(unsigned code) { return level(code) - kOffset; }
+  KVAST_HD static double squared(float number) {
     return static_cast<double>(number) * static_cast<double>(number);
   }
   /// Sum of term(lane), each exact in double: eight sums side by side, as vectors have them.
   template <class Term>
-  static double products(int width, const Term& term) {
+  KVAST_HD static double products(int width, const Term& term) {
     double sums[8] = {};
     for (int first = 0; first < width; first += 8) {
       for (int at = 0; at < 8; ++at) sums[at] += term(first + at);
@@ -96,23 +125,17 @@ struct Codebook {
     for (const double one : sums) sum += one;
     return sum;
   }
-  /// Middles between neighbouring levels.
-  static constexpr auto kMiddles = [] {
-    std::array<float, (1U << Bits) - 1> middles{};
-    for (std::size_t at = 0; at < middles.size(); ++at)
-      middles[at] = static_cast<float>(detail::kCodebookLevels<Bits>[at] +
-                                       detail::kCodebookLevels<Bits>[at + 1] - 2 * kOffset) *
-                    0.5F;
-    return middles;
-  }();
-  static void nearest(const float* numbers, int width, float scale, std::uint8_t* codes) {
+  KVAST_HD static void nearest(const float* numbers, int width, float scale, std::uint8_t* codes) {
+    constexpr detail::Levels kPlain =
+        detail::kPlainLevels<Bits>;  // a copy: device code cannot read the other
     float levels[kBlockTokens];
     int counts[kBlockTokens];
     for (int lane = 0; lane < width; ++lane) {
-      levels[lane] = scale > 0.0F ? numbers[lane] / scale : 0.0F;
+      levels[lane] = scale > 0.0F ? divide(numbers[lane], scale) : 0.0F;
       counts[lane] = 0;
     }
-    for (const float middle : kMiddles) {
+    for (int at = 0; at < (1 << Bits) - 1; ++at) {
+      const float middle = kPlain.middle[at];
       for (int lane = 0; lane < width; ++lane) counts[lane] += levels[lane] >= middle ? 1 : 0;
     }
     for (int lane = 0; lane < width; ++lane) codes[lane] = static_cast<std::uint8_t>(counts[lane]);

@@ -13,8 +13,8 @@ struct F32 {
   static constexpr float kLargest = 3.402823466e+38F;
   using Element = float;
 
-  static Element element(float number) { return number; }
-  static float number(Element element) { return element; }
+  KVAST_HD static Element element(float number) { return number; }
+  KVAST_HD static float number(Element element) { return element; }
   template <class Simd>
   static typename Simd::F lanes(const Element* elements) {
     return Simd::load(elements);
@@ -27,8 +27,8 @@ struct F16 {
   static constexpr float kLargest = kHalfMax;
   using Element = half;
 
-  static Element element(float number) { return to_half(number); }
-  static float number(Element element) { return to_float(element); }
+  KVAST_HD static Element element(float number) { return to_half(number); }
+  KVAST_HD static float number(Element element) { return to_float(element); }
   template <class Simd>
   static typename Simd::F lanes(const Element* elements) {
     return Simd::load_half(elements);
@@ -41,8 +41,8 @@ struct BF16 {
   static constexpr float kLargest = 3.3895314e+38F;
   using Element = bfloat16;
 
-  static Element element(float number) { return to_bfloat16(number); }
-  static float number(Element element) { return to_float(element); }
+  KVAST_HD static Element element(float number) { return to_bfloat16(number); }
+  KVAST_HD static float number(Element element) { return to_float(element); }
   template <class Simd>
   static typename Simd::F lanes(const Element* elements) {
     return Simd::load_bf16(&elements->bits);

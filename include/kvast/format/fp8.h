@@ -2,9 +2,6 @@
 // Fp8<E4M3> and Fp8<E5M2>: eight-bit floats, no metadata.
 #pragma once
 
-#include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstdint>
 
 #include "kvast/core/group.h"
@@ -37,31 +34,32 @@ struct Fp8 {
     std::uint8_t bits = 0;
   };
 
-  static Element element(float number) {
+  KVAST_HD static Element element(float number) {
     constexpr int kShift = 23 - Kind::kMantissa;  // of a float's mantissa, and then of its exponent
     constexpr std::uint32_t kLeastNormal = static_cast<std::uint32_t>(128 - Kind::kBias) << 23U;
     // E4M3 spends its topmost code on NaN, E5M2 its topmost exponent on infinity and NaN
     constexpr std::uint32_t kLast = Kind::kMantissa == 3 ? 0x7EU : 0x7BU;
     constexpr auto kSteps = static_cast<float>(1U << (Kind::kBias - 1 + Kind::kMantissa));
-    const auto bits = std::bit_cast<std::uint32_t>(number);
+    const auto bits = bits_as<std::uint32_t>(number);
     const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
     const bool normal = magnitude >= kLeastNormal;
     // a step too many carries into the exponent, as it should
     const std::uint32_t odd = magnitude >> kShift & 1U;
     const std::uint32_t rounded = (magnitude + (1U << (kShift - 1)) - 1U + odd) >> kShift;
-    const float steps = normal ? 0.0F : std::nearbyint(std::fabs(number) * kSteps);
+    const float steps = normal ? 0.0F : nearest_whole(magnitude_of(number) * kSteps);
     const std::uint32_t code =
         normal ? rounded - (static_cast<std::uint32_t>(127 - Kind::kBias) << Kind::kMantissa)
                : static_cast<std::uint32_t>(static_cast<int>(steps));
-    return {static_cast<std::uint8_t>((bits >> 24U & 0x80U) | std::min(code, kLast))};
+    return {static_cast<std::uint8_t>((bits >> 24U & 0x80U) | least_of(code, kLast))};
   }
-  static float number(Element element) {
+  KVAST_HD static float number(Element element) {
     const unsigned exponent = (element.bits & 0x7FU) >> Kind::kMantissa;
     const unsigned mantissa = element.bits & ((1U << Kind::kMantissa) - 1U);
     const unsigned steps = mantissa + (exponent == 0 ? 0U : 1U << Kind::kMantissa);
     const int power =
         static_cast<int>(exponent == 0 ? 1 : exponent) - Kind::kBias - Kind::kMantissa;
-    const float magnitude = std::ldexp(static_cast<float>(steps), power);
+    const float unit = bits_as<float>(static_cast<std::uint32_t>(127 + power) << 23U);
+    const float magnitude = static_cast<float>(steps) * unit;
     return (element.bits & 0x80U) != 0 ? -magnitude : magnitude;
   }
   template <class Simd>

@@ -2,8 +2,6 @@
 // Int<Bits>: integer codes with metadata per group.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 #include "kvast/core/group.h"
@@ -29,34 +27,40 @@ struct Int {
                                        : Bits == 4 ? "int4"
                                                    : "int8";
 
-  static void quantize(const float* numbers, int width, std::uint8_t* codes, Affine& affine) {
+  KVAST_HD static void quantize(const float* numbers, int width, std::uint8_t* codes,
+                                Affine& affine) {
     // eight candidates side by side, as vectors have them; adding zero makes -0 one with 0
     float lows[8];
     float highs[8];
-    std::copy_n(numbers, 8, lows);
-    std::copy_n(numbers, 8, highs);
+    for (int at = 0; at < 8; ++at) lows[at] = highs[at] = numbers[at];
     for (int first = 8; first < width; first += 8) {
       for (int at = 0; at < 8; ++at) {
-        lows[at] = std::min(lows[at], numbers[first + at]);
-        highs[at] = std::max(highs[at], numbers[first + at]);
+        lows[at] = least_of(lows[at], numbers[first + at]);
+        highs[at] = most_of(highs[at], numbers[first + at]);
       }
     }
-    const float low = *std::min_element(lows, lows + 8) + 0.0F;
-    const float high = *std::max_element(highs, highs + 8) + 0.0F;
+    float low = lows[0];
+    float high = highs[0];
+    for (int at = 1; at < 8; ++at) {
+      low = least_of(low, lows[at]);
+      high = most_of(high, highs[at]);
+    }
+    low += 0.0F;
+    high += 0.0F;
     constexpr float kMost = Bits == 8 ? 127.0F : static_cast<float>((1 << Bits) - 1);
     constexpr float kLeast = Bits == 8 ? -127.0F : 0.0F;
     affine.minimum = Bits == 8 ? half{} : to_half(low);
-    affine.scale = to_half(Bits == 8 ? std::max(std::fabs(low), std::fabs(high)) / kMost
-                                     : (high - low) / kMost);
+    affine.scale = to_half(divide(
+        Bits == 8 ? most_of(magnitude_of(low), magnitude_of(high)) : subtract(high, low), kMost));
     const float minimum = to_float(affine.minimum);
     // rounded up, the topmost level of extreme numbers could be more than a half holds
     if (minimum + kMost * to_float(affine.scale) > kHalfMax) --affine.scale.bits;
     const float scale = to_float(affine.scale);
     for (int lane = 0; lane < width; ++lane) {
       const float steps =
-          scale > 0.0F
-              ? std::clamp(std::nearbyint((numbers[lane] - minimum) / scale), kLeast, kMost)
-              : 0.0F;
+          scale > 0.0F ? clamped(nearest_whole(divide(subtract(numbers[lane], minimum), scale)),
+                                 kLeast, kMost)
+                       : 0.0F;
       codes[lane] = static_cast<std::uint8_t>(static_cast<int>(steps) + kOffset);
     }
   }

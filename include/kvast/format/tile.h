@@ -14,7 +14,7 @@ namespace kvast {
 /// Bytes of metadata in front of the codes: scales [rows], then minima [rows], as the format has
 /// them.
 template <class Format>
-constexpr std::size_t tile_codes(int rows) {
+KVAST_HD constexpr std::size_t tile_codes(int rows) {
   if constexpr (CodedFormat<Format>)
     return static_cast<std::size_t>(Format::kPlanes * rows) * sizeof(half);
   return 0;
@@ -23,7 +23,7 @@ constexpr std::size_t tile_codes(int rows) {
 /// Dense: rows of elements. Coded: metadata, then units of eight rows of 32 columns; `rows` is a
 /// multiple of 8.
 template <class Format>
-constexpr std::size_t tile_bytes(int rows, int columns) {
+KVAST_HD constexpr std::size_t tile_bytes(int rows, int columns) {
   if constexpr (CodedFormat<Format>) {
     return tile_codes<Format>(rows) +
            static_cast<std::size_t>(rows / kUnitRows) * unit_bytes<Format::kBits>();
@@ -40,7 +40,7 @@ struct RowAffine {
   float minimum = 0.0F;
 };
 template <CodedFormat Format>
-RowAffine row_affine(const std::byte* tile, int rows, int row) {
+KVAST_HD RowAffine row_affine(const std::byte* tile, int rows, int row) {
   const auto* planes = reinterpret_cast<const half*>(tile);
   const float scale = to_float(planes[row]);
   if constexpr (Format::kPlanes == 1) return {scale, 0.0F};
@@ -48,20 +48,35 @@ RowAffine row_affine(const std::byte* tile, int rows, int row) {
 }
 
 template <CodedFormat Format>
-float level_of(unsigned code) {
+KVAST_HD float level_of(unsigned code) {
   int level = static_cast<int>(code);
-  if constexpr (Format::kHasLevels) level = Format::kLevels[code];
+  if constexpr (Format::kHasLevels) level = Format::level(code);
   return static_cast<float>(level - Format::kOffset);
 }
 
 /// The unit that holds a row.
 template <CodedFormat Format, class Byte>
-Byte* unit_of(Byte* tile, int rows, int row) {
+KVAST_HD Byte* unit_of(Byte* tile, int rows, int row) {
   return tile + tile_codes<Format>(rows) +
          static_cast<std::size_t>(row / kUnitRows) * unit_bytes<Format::kBits>();
 }
 
 }  // namespace detail
+
+/// One number of a tile.
+template <class Format>
+KVAST_HD float tile_number(const std::byte* tile, int rows, int columns, int row, int column) {
+  if constexpr (CodedFormat<Format>) {
+    const detail::RowAffine affine = detail::row_affine<Format>(tile, rows, row);
+    const std::byte* unit = detail::unit_of<Format>(tile, rows, row);
+    const unsigned code = unit_get<Format::kBits>(unit, row % kUnitRows, column);
+    // the product is exact, so contraction changes nothing
+    return detail::level_of<Format>(code) * affine.scale + affine.minimum;
+  } else {
+    return Format::number(
+        reinterpret_cast<const typename Format::Element*>(tile)[row * columns + column]);
+  }
+}
 
 /// numbers[row][0..columns) -> tile.
 template <class Format>

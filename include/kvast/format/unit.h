@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kvast/core/host_device.h"
 #include "kvast/core/shape.h"
 
 namespace kvast {
@@ -16,7 +17,7 @@ inline constexpr int kUnitRows = 8;
 /// Bytes of eight rows of codes of `Bits` bits. Always 32 columns: a narrower tile, the last one of
 /// values whose dimension is no multiple of 32, pays for the rest.
 template <int Bits>
-constexpr std::size_t unit_bytes() {
+KVAST_HD constexpr std::size_t unit_bytes() {
   return static_cast<std::size_t>(kBlockTokens * Bits);
 }
 
@@ -31,16 +32,16 @@ struct Fields {
   static constexpr int kChunk = 64;  ///< bytes
   static constexpr unsigned kMask = (1U << Bits) - 1U;
 
-  static int vector(int row, int column) { return row / 4 * 2 + column / 16; }
-  static int lane(int row, int column) { return 4 * (column % 16) + row % 4; }
-  static int byte(int row, int column) {
+  KVAST_HD static int vector(int row, int column) { return row / 4 * 2 + column / 16; }
+  KVAST_HD static int lane(int row, int column) { return 4 * (column % 16) + row % 4; }
+  KVAST_HD static int byte(int row, int column) {
     return vector(row, column) / kFields * kChunk + lane(row, column);
   }
-  static int shift(int row, int column) { return vector(row, column) % kFields * Bits; }
-  static unsigned get(const std::uint8_t* unit, int row, int column) {
+  KVAST_HD static int shift(int row, int column) { return vector(row, column) % kFields * Bits; }
+  KVAST_HD static unsigned get(const std::uint8_t* unit, int row, int column) {
     return static_cast<unsigned>(unit[byte(row, column)]) >> shift(row, column) & kMask;
   }
-  static void set(std::uint8_t* unit, int row, int column, unsigned code) {
+  KVAST_HD static void set(std::uint8_t* unit, int row, int column, unsigned code) {
     std::uint8_t& at = unit[byte(row, column)];
     at = static_cast<std::uint8_t>((at & ~(kMask << shift(row, column))) |
                                    (code & kMask) << shift(row, column));
@@ -49,17 +50,17 @@ struct Fields {
 
 /// Single bits behind a unit of two: bit `lane` of the 64-bit word `vector`.
 struct Bits {
-  static int byte(int row, int column) {
+  KVAST_HD static int byte(int row, int column) {
     return 8 * Fields<2>::vector(row, column) + Fields<2>::lane(row, column) / 8;
   }
-  static int shift(int row, int column) { return Fields<2>::lane(row, column) % 8; }
+  KVAST_HD static int shift(int row, int column) { return Fields<2>::lane(row, column) % 8; }
 };
 
 }  // namespace detail
 
 /// Single codes of a unit. Three bits are two and, behind them, one.
 template <int Bits>
-unsigned unit_get(const std::byte* unit, int row, int column) {
+KVAST_HD unsigned unit_get(const std::byte* unit, int row, int column) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(unit);
   if constexpr (Bits == 3) {
     const std::uint8_t* top = bytes + unit_bytes<2>() + detail::Bits::byte(row, column);
@@ -70,7 +71,7 @@ unsigned unit_get(const std::byte* unit, int row, int column) {
   }
 }
 template <int Bits>
-void unit_set(std::byte* unit, int row, int column, unsigned code) {
+KVAST_HD void unit_set(std::byte* unit, int row, int column, unsigned code) {
   auto* bytes = reinterpret_cast<std::uint8_t*>(unit);
   if constexpr (Bits == 3) {
     detail::Fields<2>::set(bytes, row, column, code);
@@ -132,6 +133,30 @@ void unit_pack(const std::uint8_t (*codes)[kBlockTokens], std::byte* unit) {
   } else {
     detail::pack_fields<Bits>(vectors, bytes);
   }
+}
+
+/// One byte of what unit_pack writes: on a device each thread makes its own.
+template <int Bits>
+KVAST_HD std::uint8_t unit_byte(const std::uint8_t (*codes)[kBlockTokens], int byte) {
+  // 0..3 of the four vectors, 0..63 of their lanes (see Fields)
+  const auto code = [&](int vector, int lane) {
+    return static_cast<unsigned>(codes[vector / 2 * 4 + lane % 4][vector % 2 * 16 + lane / 4]);
+  };
+  constexpr int kFieldBits = Bits == 3 ? 2 : Bits;
+  using Field = detail::Fields<kFieldBits>;
+  unsigned packed = 0;
+  if (byte < static_cast<int>(unit_bytes<kFieldBits>())) {
+    for (int field = 0; field < Field::kFields; ++field) {
+      const unsigned one =
+          code(byte / Field::kChunk * Field::kFields + field, byte % Field::kChunk);
+      packed |= (one & Field::kMask) << field * kFieldBits;
+    }
+  } else {  // the third bits
+    const int eight = byte - static_cast<int>(unit_bytes<kFieldBits>());
+    for (int bit = 0; bit < 8; ++bit)
+      packed |= (code(eight / 8, eight % 8 * 8 + bit) >> 2U & 1U) << bit;
+  }
+  return static_cast<std::uint8_t>(packed);
 }
 
 }  // namespace kvast

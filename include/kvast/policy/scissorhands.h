@@ -45,7 +45,7 @@ struct Scissorhands {
   KVAST_HD float rank(Token t, const State& s) const {
     if (t.age < recent) return kPin;
     int low = 0;
-    for (const std::uint32_t word : s.low) low += std::popcount(word);
+    for (const std::uint32_t word : s.low) low += count_bits(word);
     const int observed = t.age + 1 < window ? t.age + 1 : window;
     return -static_cast<float>(low) / static_cast<float>(observed);
   }

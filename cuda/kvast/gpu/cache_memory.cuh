@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device memory of one cache, and what the host knows of it.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "kvast/gpu/append.cuh"
+#include "kvast/gpu/cache_tables.cuh"
+#include "kvast/gpu/encode.cuh"
+#include "kvast/gpu/pass.cuh"
+#include "kvast/gpu/reserves.cuh"
+
+namespace kvast::gpu {
+
+enum class Stage : std::uint8_t { idle, appended, committed };
+
+namespace detail {
+
+/// The largest magnitude that both formats hold.
+template <class Format>
+constexpr float largest_of() {
+  if constexpr (DenseFormat<Format>) return Format::kLargest;
+  return kHalfMax;
+}
+template <class One, class Other>
+constexpr float largest() {
+  return std::min(largest_of<One>(), largest_of<Other>());
+}
+
+}  // namespace detail
+
+/// Tables, lengths and counters in device memory, block bounds on the host, and the state of the
+/// open pass. What it does not know is which policy and which formats there are.
+template <class DeviceType>
+class CacheMemory {
+ public:
+  using PoolType = Pool<DeviceType>;
+
+  CacheMemory(PoolType& pool, int sequences)
+      : pool_(pool),
+        tables_(pool),
+        reserves_(pool, sequences),
+        sequences_(sequences),
+        lengths_(static_cast<std::size_t>(std::max(sequences, 0))),
+        counts_(lengths_.size()) {}
+  CacheMemory(const CacheMemory&) = delete;
+  CacheMemory& operator=(const CacheMemory&) = delete;
+  ~CacheMemory() {
+    if (exists()) {
+      (void)give_all();
+      (void)DeviceType::wait(pool_.stream());  // the report's copy may be on its way
+    }
+  }
+
+  /// `view` has its dimensions and the bytes of its coded payloads.
+  void add_layer(LayerView view, const Habit& habit, Caller caller) {
+    view.sequences = sequences_;
+    view.side.bytes = static_cast<std::int64_t>(SideLayout::of<Stateless>({}).bytes);
+    view.dense_keys.bytes = std::int64_t{view.dense_key_bytes} * kBlockTokens;
+    view.dense_values.bytes = std::int64_t{view.dense_value_bytes} * kBlockTokens;
+    reserves_.add_layer(view, habit, caller);
+    most_tables_ = std::max(most_tables_, view.tables());
+    codes_ = codes_ || habit.coded;
+    views_.push_back(view);
+    stages_.push_back(Stage::idle);
+  }
+  void set_rope(const Rope& rope) { rope_ = rope; }
+
+  PoolType& pool() const { return pool_; }
+  int layers() const { return static_cast<int>(views_.size()); }
+  int sequences() const { return sequences_; }
+  int length(int sequence) const { return lengths_.at(static_cast<std::size_t>(sequence)); }
+  const LayerView& view(int layer) const { return views_.at(static_cast<std::size_t>(layer)); }
+  SlotRope rope() const {
+    return {.angles = tables_.angles,
+            .width = rope_.width,
+            .pairing = rope_.pairing,
+            .scale = rope_.scale};
+  }
+  bool exists() const { return tables_.exist(); }
+  bool open() const { return open_; }
+  bool torn() const { return torn_; }
+  /// New tokens of the sequence that has most.
+  int most_rows() const { return *std::max_element(counts_.begin(), counts_.end()); }
+
+  void check(int sequence, int layer, int head, Caller caller) const {
+    require(sequence >= 0 && sequence < sequences_, caller, "sequence is ", sequence,
+            ", must lie in [0, ", sequences_, ")");
+    require(layer >= 0 && layer < layers(), caller, "layer is ", layer, ", must lie in [0, ",
+            layers(), ")");
+    require(head >= 0 && head < view(layer).head_count, caller, "head is ", head,
+            ", must lie in [0, ", view(layer).head_count, ")");
+  }
+
+  Status begin(int tokens, std::span<const int> counts, bool seals, Caller caller) {
+    require(counts.empty() || std::ssize(counts) == sequences_, caller, "begin: counts has ",
+            counts.size(), " entries, the cache has ", sequences_, " sequences");
+    std::vector<int>& next = next_counts_;
+    next.assign(lengths_.size(), tokens);
+    if (!counts.empty()) next.assign(counts.begin(), counts.end());
+    std::int64_t rows = 0;
+    for (std::size_t at = 0; at < next.size(); ++at) {
+      require(next[at] >= 0 && next[at] <= (1 << 20), caller, "begin: sequence ", at, " gets ",
+              next[at], " tokens, must lie in [0, 2^20]");
+      require(lengths_[at] < (1 << 30) - next[at], caller, "begin: sequence ", at, " has ",
+              lengths_[at], " positions, there are 2^30");
+      rows += next[at];
+    }
+    require(rows > 0 && rows < (1 << 30), caller, "begin: ", rows,
+            " tokens, must lie in [1, 2^30)");
+    if (latest().missing > 0) {
+      torn_ = true;
+      return {StatusCode::device_failed, "begin: a kernel found no free block; clear the cache"};
+    }
+    if (Status status = provide(next, seals); !status) return status;
+    if (next != counts_ || !rows_set_) {
+      rows_set_ = false;
+      if (Status status = send_rows(next); !status) return status;
+      rows_set_ = true;
+    }
+    counts_ = next;
+    seals_ = seals;
+    committed_ = 0;
+    open_ = true;
+    return {};
+  }
+
+  /// Bounds for replays of `tokens` tokens to each sequence.
+  Status reserve(int tokens, Caller caller) {
+    require(tokens >= 0 && tokens <= (1 << 20), caller, "reserve: tokens is ", tokens,
+            ", must lie in [0, 2^20]");
+    require(!open_ && !torn_, caller, "reserve: a pass is open, or the cache is torn");
+    reserves_.expect_replays(tokens);
+    next_counts_.assign(lengths_.size(), 0);
+    return provide(next_counts_, true);
+  }
+
+  /// Learns what replays of a captured pass did. Waits.
+  Status settle() {
+    if (!exists()) return {};
+    if (Status status = DeviceType::copy(lengths_.data(), tables_.lengths,
+                                         lengths_.size() * sizeof(int), pool_.stream());
+        !status)
+      return status;
+    if (Status status = DeviceType::wait(pool_.stream()); !status) return status;
+    reserves_.settle(lengths_, latest().step);
+    return {};
+  }
+
+  void expect(int layer, Stage stage, const char* verb, Caller caller) const {
+    require(layer >= 0 && layer < layers(), caller, "layer is ", layer, ", must lie in [0, ",
+            layers(), ")");
+    require(stages_[static_cast<std::size_t>(layer)] == stage, caller, verb,
+            ": out of order for layer ", layer);
+  }
+  /// After append.
+  Status did(int layer, Status status) {
+    torn_ = torn_ || !status;
+    stages_[static_cast<std::size_t>(layer)] = Stage::appended;
+    return status;
+  }
+
+  /// kernels(place, tables, coded) for layers [first, first + count).
+  template <class Kernels>
+  Status commit(int first, int count, const Kernels& kernels) {
+    bool coded = false;
+    for (int layer = first; layer < first + count; ++layer) {
+      stages_[static_cast<std::size_t>(layer)] = Stage::committed;
+      coded = coded || reserves_.codes(layer);
+    }
+    committed_ += count;
+    Status status =
+        kernels(detail::Place{tables_.views + first, most_tables_}, count * most_tables_, coded);
+    if (committed_ == layers()) status.then([&] { return finish(); });
+    torn_ = torn_ || !status;
+    return status;
+  }
+  template <class Keys, class Values, class Waiting>
+  Status seal(const detail::Place& place, int tables) {
+    const auto stream = pool_.stream();
+    Status status = DeviceType::launch(ChooseSealed{place, tables_.sealed},
+                                       {tables, ChooseSealed::kSharedBytes}, stream);
+    const int spread = std::clamp((reserves_.unsealed() + most_rows()) / kBlockTokens, 1, 64);
+    using EncodeKeys = EncodeSealed<Keys, Part::keys, Waiting>;
+    status.then([&] {
+      return DeviceType::launch(EncodeKeys{place, tables_.sealed, tables, spread},
+                                {tables * spread, EncodeKeys::kSharedBytes}, stream);
+    });
+    using EncodeValues = EncodeSealed<Values, Part::values, Waiting>;
+    status.then([&] {
+      return DeviceType::launch(EncodeValues{place, tables_.sealed, tables, spread},
+                                {tables * spread, EncodeValues::kSharedBytes}, stream);
+    });
+    return status;
+  }
+
+  /// The pass never was, unless something of it is final already.
+  void drop() {
+    if (!open_) return;
+    open_ = false;
+    torn_ = torn_ || committed_ > 0;
+    for (int layer = 0; layer < layers() && !torn_; ++layer) {
+      if (stages_[static_cast<std::size_t>(layer)] == Stage::idle) continue;
+      const Status status =
+          DeviceType::launch(TakeBack{view(layer)}, {view(layer).tables(), 0}, pool_.stream());
+      torn_ = torn_ || !status;
+    }
+    std::fill(stages_.begin(), stages_.end(), Stage::idle);
+  }
+
+  Status clear(int sequence, Caller caller) {
+    check(sequence, 0, 0, caller);
+    require(!open_ && !torn_, caller, "clear: a pass is open, or the cache is torn: clear it all");
+    if (!exists()) return {};
+    for (int layer = 0; layer < layers(); ++layer) {
+      if (Status status = give(layer, sequence, view(layer).head_count); !status) {
+        torn_ = true;
+        return status;
+      }
+    }
+    return forget(sequence, 1);
+  }
+  Status clear() {
+    if (exists()) {
+      torn_ = true;
+      if (Status status = give_all(); !status) return status;
+      if (Status status = forget(0, sequences_); !status) return status;
+    }
+    std::fill(stages_.begin(), stages_.end(), Stage::idle);
+    open_ = torn_ = false;
+    return {};
+  }
+
+  Status read_head(int sequence, int layer, int head, Head& to, Caller caller) {
+    check(sequence, layer, head, caller);
+    to = {};
+    if (!exists()) return {};
+    const LayerView& mine = view(layer);
+    Status status = DeviceType::copy(&to, mine.heads + sequence * mine.head_count + head,
+                                     sizeof(Head), pool_.stream());
+    return status ? DeviceType::wait(pool_.stream()) : status;
+  }
+  /// launch(scratch), then `bytes` of the scratch to the host. Waits.
+  template <class Launch>
+  Status with_scratch(std::size_t bytes, void* to, const Launch& launch) {
+    if (!exists()) return {};
+    void* scratch = nullptr;
+    if (Status status = pool_.allocate(scratch, bytes); !status) return status;
+    Status status = launch(scratch);
+    status.then([&] { return DeviceType::copy(to, scratch, bytes, pool_.stream()); });
+    status.then([&] { return DeviceType::wait(pool_.stream()); });
+    pool_.release(scratch);
+    return status;
+  }
+  Result<std::size_t> bytes_in_use() {
+    Counters now;
+    if (exists()) {
+      Status status = DeviceType::copy(&now, tables_.counters, sizeof now, pool_.stream());
+      status.then([&] { return DeviceType::wait(pool_.stream()); });
+      if (!status) return status;
+    }
+    return tables_.bytes() + reserves_.bytes(now);
+  }
+  /// The newest report of the device that is complete.
+  const Counters& latest() {
+    if (tables_.report == nullptr) return latest_;
+    Counters seen;
+    for (std::size_t at = 0; at < sizeof seen / sizeof(int); ++at)  // the device writes meanwhile
+      reinterpret_cast<int*>(&seen)[at] = reinterpret_cast<volatile const int*>(tables_.report)[at];
+    if (seen.check == seen.sum() && seen.step >= latest_.step) latest_ = seen;
+    return latest_;
+  }
+
+ private:
+  struct Stateless {};
+
+  /// Tables and blocks for a pass that brings `counts`; where it fails nothing has changed.
+  Status provide(const std::vector<int>& counts, bool seals) {
+    if (!exists()) {
+      const Status status = tables_.make(views_, most_tables_, rope_, [this](LayerView& view) {
+        reserves_.link(view, tables_.counters);
+      });
+      if (!status) return status;
+    }
+    if (Status status = reserves_.provide(counts, seals, latest()); !status) return status;
+    std::int64_t most = 0;
+    for (std::size_t at = 0; at < counts.size(); ++at)
+      most = std::max<std::int64_t>(most, std::int64_t{lengths_[at]} + counts[at]);
+    const std::int64_t blocks = (most + reserves_.replayed() + kBlockTokens - 1) / kBlockTokens + 1;
+    return tables_.widen(static_cast<int>(std::min(blocks, reserves_.most_blocks())), codes_);
+  }
+
+  Status send_rows(const std::vector<int>& counts) {
+    SetRows kernel;
+    for (std::size_t first = 0; first < counts.size(); first += SetRows::kThreads) {
+      kernel.rows = tables_.rows + first;
+      kernel.sequences =
+          static_cast<int>(std::min<std::size_t>(counts.size() - first, SetRows::kThreads));
+      std::copy_n(counts.begin() + static_cast<std::ptrdiff_t>(first), kernel.sequences,
+                  kernel.counts);
+      if (Status status = DeviceType::launch(kernel, {1, SetRows::kSharedBytes}, pool_.stream());
+          !status)
+        return status;
+      kernel.first_row =
+          std::accumulate(kernel.counts, kernel.counts + kernel.sequences, kernel.first_row);
+    }
+    return {};
+  }
+
+  Status finish() {
+    const auto stream = pool_.stream();
+    Status status = DeviceType::launch(
+        EndPass{tables_.lengths, tables_.rows, sequences_, tables_.counters}, Grid{}, stream);
+    status.then([&] {
+      return DeviceType::copy(tables_.report, tables_.counters, sizeof(Counters), stream);
+    });
+    if (!status) return status;
+    reserves_.advance(counts_, seals_);
+    for (std::size_t at = 0; at < lengths_.size(); ++at) lengths_[at] += counts_[at];
+    std::fill(stages_.begin(), stages_.end(), Stage::idle);
+    open_ = false;
+    return {};
+  }
+
+  Status give(int layer, int first_sequence, int tables) {
+    return DeviceType::launch(ClearHeads{view(layer), first_sequence}, {tables, 0}, pool_.stream());
+  }
+  Status give_all() {
+    for (int layer = 0; layer < layers(); ++layer) {
+      if (Status status = give(layer, 0, view(layer).tables()); !status) return status;
+    }
+    return {};
+  }
+  Status forget(int first, int count) {
+    for (int sequence = first; sequence < first + count; ++sequence) {
+      lengths_[static_cast<std::size_t>(sequence)] = 0;
+      reserves_.forget(sequence);
+    }
+    return DeviceType::fill(tables_.lengths + first, 0,
+                            static_cast<std::size_t>(count) * sizeof(int), pool_.stream());
+  }
+
+  PoolType& pool_;
+  CacheTables<DeviceType> tables_;
+  Reserves<DeviceType> reserves_;
+  int sequences_;
+  std::vector<int> lengths_;  ///< [sequences] positions
+  std::vector<int> counts_;   ///< [sequences] of the pass that is open, or of the last one
+  std::vector<int> next_counts_;
+  bool rows_set_ = false;  ///< the device knows counts_
+  Rope rope_{};
+  int most_tables_ = 1;
+  bool codes_ = false;
+
+  std::vector<LayerView> views_;
+  std::vector<Stage> stages_;
+  Counters latest_;
+  int unsealed_ = 0;   ///< tokens of a sequence since it was last sealed
+  int committed_ = 0;  ///< layers
+  bool seals_ = true;
+  bool open_ = false;
+  bool torn_ = false;
+};
+
+}  // namespace kvast::gpu

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arrays of a cache in device memory, but for its blocks.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "kvast/core/rope.h"
+#include "kvast/gpu/pool.cuh"
+#include "kvast/gpu/tables.cuh"
+
+namespace kvast::gpu {
+
+/// Made by the first pass; the arrays of block pointers grow. They go back to the pool when it
+/// asks, or with the cache.
+template <class DeviceType>
+class CacheTables {
+ public:
+  explicit CacheTables(Pool<DeviceType>& pool) : pool_(pool) {}
+  CacheTables(const CacheTables&) = delete;
+  CacheTables& operator=(const CacheTables&) = delete;
+  ~CacheTables() { release(); }
+
+  Head* heads = nullptr;       ///< of all layers, layer by layer [sequences, heads]
+  int* lengths = nullptr;      ///< [sequences]
+  Rows* rows = nullptr;        ///< [sequences]
+  int* sealed = nullptr;       ///< [layers, most tables]
+  LayerView* views = nullptr;  ///< [layers]
+  float* angles = nullptr;     ///< of 32 slots; null: no rotation
+  Counters* counters = nullptr;
+  Counters* report = nullptr;  ///< the host's copy
+
+  bool exist() const { return memory_ != nullptr; }
+  std::size_t bytes() const { return bytes_ + list_bytes_; }
+  int capacity() const { return capacity_; }
+
+  /// All but the arrays of block pointers; fills in what `host_views` says of device memory. Where
+  /// it fails nothing is left. `classes` are those of the pool, by the cache's numbering.
+  template <class Fill>
+  Status make(std::vector<LayerView>& host_views, int most_tables, const Rope& rope,
+              const Fill& fill_in) {
+    Status status = make_arrays(host_views, most_tables, rope);
+    if (status) {
+      std::size_t head = 0;
+      for (LayerView& view : host_views) {
+        view.heads = heads + head;
+        view.lengths = lengths;
+        view.rows = rows;
+        view.counters = counters;
+        fill_in(view);
+        head += static_cast<std::size_t>(view.tables());
+      }
+      status.then([&] {
+        return DeviceType::copy(views, host_views.data(), host_views.size() * sizeof(LayerView),
+                                pool_.stream());
+      });
+    }
+    if (status && angles != nullptr) {
+      std::vector<float> host(static_cast<std::size_t>(kBlockTokens * rope.width));
+      for (int slot = 0; slot < kBlockTokens; ++slot)
+        angles_at(rope, slot, host.data() + slot * rope.width);
+      status.then([&] {
+        return DeviceType::copy(angles, host.data(), host.size() * sizeof(float), pool_.stream());
+      });
+    }
+    if (!status) release();
+    return status;
+  }
+
+  /// Room for `blocks` blocks in every head.
+  Status widen(int blocks, bool codes) {
+    if (blocks <= capacity_) return {};
+    const int wanted = std::max({blocks, 2 * capacity_, 8});
+    const std::size_t each = static_cast<std::size_t>(heads_) * static_cast<std::size_t>(wanted);
+    const std::size_t bytes = each * sizeof(kvast::Block*) * (codes ? 2 : 1);
+    void* memory = nullptr;
+    if (Status status = pool_.allocate(memory, bytes); !status) return status;
+    auto** dense = static_cast<kvast::Block**>(memory);
+    const MoveLists kernel{.heads = heads,
+                           .dense = dense,
+                           .coded = codes ? dense + each : nullptr,
+                           .capacity = wanted};
+    if (Status status = DeviceType::launch(kernel, {heads_, 0}, pool_.stream()); !status) {
+      pool_.release(memory);
+      return status;
+    }
+    if (lists_ != nullptr) pool_.release(lists_);
+    lists_ = memory;
+    list_bytes_ = bytes;
+    capacity_ = wanted;
+    return {};
+  }
+
+ private:
+  Status make_arrays(const std::vector<LayerView>& host_views, int most_tables, const Rope& rope) {
+    const auto sequences = static_cast<std::size_t>(host_views.front().sequences);
+    heads_ = 0;
+    for (const LayerView& view : host_views) heads_ += view.tables();
+    std::size_t end = 0;
+    const auto room = [&end](std::size_t bytes) {
+      const std::size_t begin = end;
+      end += (bytes + 63) / 64 * 64;
+      return begin;
+    };
+    const std::size_t at_heads = room(static_cast<std::size_t>(heads_) * sizeof(Head));
+    const std::size_t at_lengths = room(sequences * sizeof(int));
+    const std::size_t at_rows = room(sequences * sizeof(Rows));
+    const std::size_t at_sealed =
+        room(host_views.size() * static_cast<std::size_t>(most_tables) * sizeof(int));
+    const std::size_t at_views = room(host_views.size() * sizeof(LayerView));
+    const std::size_t at_counters = room(sizeof(Counters));
+    const std::size_t at_angles =
+        room(static_cast<std::size_t>(kBlockTokens * rope.width) * sizeof(float));
+    Status status = pool_.prepare();
+    status.then([&] { return pool_.allocate(memory_, end); });
+    if (!status) {
+      memory_ = nullptr;
+      return status;
+    }
+    bytes_ = end;
+    auto* base = static_cast<std::byte*>(memory_);
+    heads = reinterpret_cast<Head*>(base + at_heads);
+    lengths = reinterpret_cast<int*>(base + at_lengths);
+    rows = reinterpret_cast<Rows*>(base + at_rows);
+    sealed = reinterpret_cast<int*>(base + at_sealed);
+    views = reinterpret_cast<LayerView*>(base + at_views);
+    counters = reinterpret_cast<Counters*>(base + at_counters);
+    angles = rope.empty() ? nullptr : reinterpret_cast<float*>(base + at_angles);
+    status.then([&] { return DeviceType::fill(memory_, 0, end, pool_.stream()); });
+    void* pinned = nullptr;
+    status.then([&] { return DeviceType::allocate_host(pinned, sizeof(Counters)); });
+    if (status) report = new (pinned) Counters;
+    return status;
+  }
+  void release() {
+    if (memory_ != nullptr) pool_.release(memory_);
+    if (lists_ != nullptr) pool_.release(lists_);
+    if (report != nullptr) DeviceType::release_host(report);
+    memory_ = lists_ = nullptr;
+    report = nullptr;
+    bytes_ = list_bytes_ = 0;
+    capacity_ = 0;
+  }
+
+  Pool<DeviceType>& pool_;
+  void* memory_ = nullptr;
+  void* lists_ = nullptr;
+  std::size_t bytes_ = 0;
+  std::size_t list_bytes_ = 0;
+  int heads_ = 0;
+  int capacity_ = 0;  ///< blocks
+};
+
+}  // namespace kvast::gpu

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+// KVCache<Policy, OnGpu<S>>: the keys and values of a batch of sequences in device memory.
+#pragma once
+
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "kvast/gpu/append.cuh"
+#include "kvast/gpu/cache_memory.cuh"
+#include "kvast/gpu/encode.cuh"
+#include "kvast/gpu/export.cuh"
+#include "kvast/gpu/on_gpu.cuh"
+#include "kvast/gpu/pass.cuh"
+#include "kvast/kv_cache.h"
+
+namespace kvast {
+
+namespace gpu {
+
+struct CacheOptions {
+  int sequences = 1;  ///< in [1, 4096]
+  Positions positions = Positions::original;
+  Rope rope{};  ///< for Positions::compacted
+};
+
+struct PassOptions {
+  int tokens = 1;                 ///< new tokens of every sequence, in [0, 2^20]
+  std::span<const int> counts{};  ///< [sequences] new tokens of each, in place of `tokens`
+  bool last_of_prompt = false;    ///< a prompt ends with this pass
+  bool more_of_prompt = false;    ///< a chunk of a prompt that goes on: nothing is sealed yet
+};
+
+namespace detail {
+
+/// Whether the device can do all that a policy asks of it, so far.
+template <class Policy>
+constexpr bool runs_on_device() {
+  if constexpr (!kvast::detail::evicts<Policy>()) return true;
+  constexpr Needs needs = Policy::needs;
+  if constexpr (needs.attention || needs.key_norms || needs.token_kinds || needs.vectors ||
+                needs.query_moments || kvast::detail::Composite<Policy> ||
+                requires(const Policy policy, Layer layer) { policy.budget(layer); }) {
+    return false;
+  } else {
+    return requires(const Policy policy, Token token, typename Policy::State state) {
+      { policy.rank(token, state) } -> std::same_as<float>;
+    };
+  }
+}
+
+}  // namespace detail
+}  // namespace gpu
+
+/// A batch of sequences of any lengths, kept by one policy, as KVCache keeps one. All work is
+/// ordered on the pool's stream; after warm-up a pass allocates nothing and waits for nothing, and
+/// no call uses the default stream. Calls that read the cache back (tokens, kept, export_dense,
+/// bytes_in_use) say so: they wait for the stream. What can fail on a device is a Status: where
+/// `begin` fails the cache is as it was, after a later failure it is torn and takes nothing but
+/// `clear`. The pool must outlive it.
+///
+/// A pass is captured in a CUDA graph as it is: what kernels read of lengths and tables stands in
+/// device memory. Call reserve(n) before n replays, and let a pass run once before the capture.
+template <class PolicyType, class S, class DeviceType, class Arch>
+class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
+  static_assert(check_policy<PolicyType>());
+  static_assert(gpu::detail::runs_on_device<PolicyType>(),
+                "kvast OnGpu: only policies that keep all or decide by position alone (Full, "
+                "StreamingLLM) run on the device so far; this policy does not");
+  using Formats = gpu::DeviceFormats<S>;
+  static_assert(
+      Formats::known,
+      "kvast OnGpu: this storage has no layout on the device (Dense, Kivi, Int8, Int4 and "
+      "Float8 have)");
+  static constexpr bool kEvicts = detail::evicts<PolicyType>();
+
+ public:
+  using Policy = PolicyType;
+  using Pool = gpu::Pool<DeviceType>;
+  class Pass;
+
+  /// Allocates nothing. Throws Error for impossible shapes and settings.
+  KVCache(const ShapeList& shape, Policy policy, OnGpu<S, DeviceType> storage, Pool& pool,
+          const gpu::CacheOptions& options = {}, Caller caller = Caller::here())
+      : policy_(policy), memory_(pool, options.sequences) {
+    if constexpr (requires { policy.validate(caller); }) policy.validate(caller);
+    storage.storage.validate(caller);
+    require(options.sequences >= 1 && options.sequences <= 4096, caller, "options.sequences is ",
+            options.sequences, ", must lie in [1, 4096]");
+    detail::validate_shape(policy, shape, caller);
+    if constexpr (kEvicts) {
+      require(detail::when_of(policy).kind != When::Kind::full, caller,
+              "OnGpu: the policy's `when` must be step() or prompt(), not full(n)");
+    }
+    const bool compacted = options.positions == Positions::compacted;
+    require(options.positions != Positions::unrotated, caller,
+            "OnGpu: Positions::unrotated is not on the device");
+    require(compacted == !options.rope.empty(), caller,
+            "options.rope must be given with Positions::compacted, and only then");
+    for (int layer = 0; layer < shape.layers(); ++layer) {
+      const gpu::LayerFormat format = Formats::of(storage.storage, layer);
+      require(!compacted || !format.coded, caller,
+              "OnGpu: Positions::compacted needs a Dense storage");
+      if (compacted) options.rope.validate(shape[layer].head_dim, caller);
+      memory_.add_layer(layer_of(shape[layer], layer, format, compacted),
+                        gpu::Habit{.coded = format.coded,
+                                   .evicts = kEvicts,
+                                   .residual = format.residual,
+                                   .first_coded = format.first_coded},
+                        caller);
+    }
+    memory_.set_rope(options.rope);
+  }
+  KVCache(KVCache&&) = delete;
+  KVCache& operator=(KVCache&&) = delete;
+
+  int layers() const { return memory_.layers(); }
+  int sequences() const { return memory_.sequences(); }
+  /// Positions seen of a sequence. Not the number of tokens kept.
+  int length(int sequence) const { return memory_.length(sequence); }
+  /// What kernels see of a layer: for kernels of the caller's own. Valid while the cache lives and
+  /// no pass grows it.
+  const gpu::LayerView& view(int layer) const { return memory_.view(layer); }
+
+  /// Opens a pass and reserves all it can need. One at a time.
+  Result<Pass> begin(const gpu::PassOptions& options = {}, Caller caller = Caller::here()) {
+    require(!memory_.torn(), caller, "begin: the cache is torn; clear it");
+    require(!memory_.open(), caller, "begin: another pass is open");
+    require(!options.last_of_prompt || !options.more_of_prompt, caller,
+            "begin: a prompt cannot both end and go on");
+    if (Status status =
+            memory_.begin(options.tokens, options.counts, !options.more_of_prompt, caller);
+        !status)
+      return status;
+    ends_prompt_ = options.last_of_prompt;
+    seals_ = !options.more_of_prompt;
+    return Pass(*this);
+  }
+  /// Memory for `tokens` more tokens of every sequence, for passes that the host does not begin:
+  /// replays of a captured graph.
+  Status reserve(int tokens, Caller caller = Caller::here()) {
+    return memory_.reserve(tokens, caller);
+  }
+
+  /// After replays: learns where they have come to. Waits for the stream.
+  Status settle() { return memory_.settle(); }
+
+  /// Forgets one sequence. No pass may be open.
+  Status clear(int sequence, Caller caller = Caller::here()) {
+    return memory_.clear(sequence, caller);
+  }
+  /// Forgets everything, a torn pass included.
+  Status clear() { return memory_.clear(); }
+
+  /// Live tokens of a head. Waits for the stream.
+  Result<int> tokens(int sequence, int layer, int head, Caller caller = Caller::here()) {
+    Head copy;
+    if (Status status = memory_.read_head(sequence, layer, head, copy, caller); !status)
+      return status;
+    return copy.live();
+  }
+  /// Positions of a head's live tokens, ascending. Waits for the stream.
+  Result<std::vector<int>> kept(int sequence, int layer, int head, Caller caller = Caller::here()) {
+    Result<int> live = tokens(sequence, layer, head, caller);
+    if (!live) return live.status();
+    const gpu::LayerView& view = memory_.view(layer);
+    std::vector<int> all(static_cast<std::size_t>(view.head_count) *
+                         static_cast<std::size_t>(std::max(*live, 1)));
+    gpu::Export<gpu::Part::keys, typename Formats::Waiting, typename Formats::Keys> kernel;
+    kernel.layer = view;
+    kernel.sequence = sequence;
+    kernel.most = std::max(*live, 1);
+    if (Status status = memory_.with_scratch(all.size() * sizeof(int), all.data(),
+                                             [&](void* scratch) {
+                                               kernel.positions = static_cast<int*>(scratch);
+                                               return DeviceType::launch(
+                                                   kernel, {view.head_count, kernel.kSharedBytes},
+                                                   memory_.pool().stream());
+                                             });
+        !status)
+      return status;
+    const auto first = all.begin() + static_cast<std::ptrdiff_t>(head) * kernel.most;
+    return std::vector<int>(first, first + *live);
+  }
+  /// Decodes a sequence's live tokens of a layer into `keys` [rows, H, D] and `values` [rows, H,
+  /// Dv], device memory, each head's in order of position, at most `rows` of them. Either may have
+  /// null data. Ordered on the stream. Keys are as they arrived; compacted ones rotated by slot.
+  Status export_dense(int sequence, int layer, int rows, const gpu::OutputTensor& keys,
+                      const gpu::OutputTensor& values, Caller caller = Caller::here()) {
+    memory_.check(sequence, layer, 0, caller);
+    require(rows >= 0, caller, "export_dense: rows is ", rows, ", must be at least 0");
+    if (!memory_.exists() || rows == 0) return {};
+    Status status = export_part<gpu::Part::keys, typename Formats::Keys>(
+        sequence, layer, rows, keys, memory_.view(layer).head_dim, caller);
+    if (!status) return status;
+    return export_part<gpu::Part::values, typename Formats::Values>(
+        sequence, layer, rows, values, memory_.view(layer).value_dim, caller);
+  }
+  /// What this cache holds of the pool: blocks and tables. Waits for the stream.
+  Result<std::size_t> bytes_in_use() { return memory_.bytes_in_use(); }
+  /// What kernels counted, as of some passes ago: numbers that were refused, and steps.
+  const gpu::Counters& counters() { return memory_.latest(); }
+
+ private:
+  friend class Pass;
+  static gpu::LayerView layer_of(const Shape& shape, int layer, const gpu::LayerFormat& format,
+                                 bool compacted) {
+    constexpr int kElement = sizeof(typename Formats::Waiting::Element);
+    gpu::LayerView view;
+    view.head_count = shape.heads;
+    view.head_dim = shape.head_dim;
+    view.value_dim = shape.values();
+    view.layer = layer;
+    view.keeps_order = compacted;
+    view.residual = format.residual;
+    view.first_coded = format.first_coded;
+    view.dense_key_bytes = kElement * shape.head_dim;
+    view.dense_value_bytes = kElement * shape.values();
+    if (format.coded) {
+      view.coded_keys.bytes =
+          gpu::PayloadRows<typename Formats::Keys, gpu::Part::keys>{shape.head_dim}.bytes();
+      view.coded_values.bytes =
+          gpu::PayloadRows<typename Formats::Values, gpu::Part::values>{shape.values()}.bytes();
+    }
+    return view;
+  }
+  template <gpu::Part kPart, class Coded>
+  Status export_part(int sequence, int layer, int rows, const gpu::OutputTensor& to, int dim,
+                     Caller caller) {
+    if (to.data == nullptr) return {};
+    gpu::Export<kPart, typename Formats::Waiting, Coded> kernel;
+    kernel.layer = memory_.view(layer);
+    kernel.sequence = sequence;
+    kernel.most = rows;
+    kernel.to = to.checked("export_dense", kernel.layer.head_count, dim, caller);
+    return DeviceType::launch(kernel, {kernel.layer.head_count, kernel.kSharedBytes},
+                              memory_.pool().stream());
+  }
+
+  Policy policy_;
+  gpu::CacheMemory<DeviceType> memory_;
+  bool ends_prompt_ = false;
+  bool seals_ = true;
+};
+
+/// Handle of the open pass: append, then commit, for every layer. A Status of failure tears the
+/// cache. Dropped before the first commit it leaves the cache as it was, if the device still works.
+template <class PolicyType, class S, class DeviceType, class Arch>
+class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
+ public:
+  Pass(Pass&& other) noexcept : cache_(std::exchange(other.cache_, nullptr)) {}
+  Pass& operator=(Pass&&) = delete;
+  ~Pass() {
+    if (cache_ != nullptr) cache_->memory_.drop();
+  }
+
+  /// New tokens of a layer, those of all sequences after each other: `keys` [rows, H, D], `values`
+  /// [rows, H, Dv], device memory, read when the stream gets there. Numbers that are not finite or
+  /// too large for the storage become 0 and are counted (KVCache::counters).
+  Status append(int layer, const gpu::Tensor& keys, const gpu::Tensor& values,
+                Caller caller = Caller::here()) {
+    auto& memory = memory_of(caller);
+    memory.expect(layer, gpu::Stage::idle, "append", caller);
+    const gpu::LayerView& view = memory.view(layer);
+    gpu::Append<typename Formats::Waiting> kernel;
+    kernel.layer = view;
+    kernel.keys = keys.checked("append: keys", view.head_count, view.head_dim, caller);
+    kernel.values = values.checked("append: values", view.head_count, view.value_dim, caller);
+    kernel.rope = memory.rope();
+    if (view.coded_keys.list != nullptr) {
+      kernel.largest_key =
+          gpu::detail::largest<typename Formats::Waiting, typename Formats::Keys>();
+      kernel.largest_value =
+          gpu::detail::largest<typename Formats::Waiting, typename Formats::Values>();
+    }
+    if (kernel.rope.angles != nullptr)
+      kernel.largest_key /= 1.4142137F * std::max(kernel.rope.scale, 1.0F);
+    const auto stream = memory.pool().stream();
+    const gpu::Grid grid{view.tables(), kernel.kSharedBytes};
+    if (memory.most_rows() <= kBlockTokens)
+      return memory.did(layer, DeviceType::launch(kernel, grid, stream));
+    kernel.writes = false;
+    if (Status status = DeviceType::launch(kernel, grid, stream); !status)
+      return memory.did(layer, status);
+    kernel.opens = false;
+    kernel.writes = true;
+    kernel.spread = (memory.most_rows() + kBlockTokens - 1) / kBlockTokens;
+    return memory.did(
+        layer,
+        DeviceType::launch(kernel, {view.tables() * kernel.spread, kernel.kSharedBytes}, stream));
+  }
+
+  /// Makes the pass final for a layer: evict, seal.
+  Status commit(int layer, Caller caller = Caller::here()) {
+    auto& memory = memory_of(caller);
+    memory.expect(layer, gpu::Stage::appended, "commit", caller);
+    return finish(memory.commit(layer, 1, commit_kernels(memory)));
+  }
+  /// For all layers at once: fewer launches.
+  Status commit(Caller caller = Caller::here()) {
+    auto& memory = memory_of(caller);
+    for (int layer = 0; layer < memory.layers(); ++layer)
+      memory.expect(layer, gpu::Stage::appended, "commit", caller);
+    return finish(memory.commit(0, memory.layers(), commit_kernels(memory)));
+  }
+
+ private:
+  friend class KVCache;
+  explicit Pass(KVCache& cache) : cache_(&cache) {}
+
+  auto& memory_of(Caller caller) const {
+    require(cache_ != nullptr && cache_->memory_.open(), caller,
+            "pass: it is over, or was moved from");
+    require(!cache_->memory_.torn(), caller, "pass: the cache is torn; clear it");
+    return cache_->memory_;
+  }
+  /// launches(place, tables) for layers that are committed together.
+  auto commit_kernels(gpu::CacheMemory<DeviceType>& memory) const {
+    return [this, &memory](const gpu::detail::Place& place, int tables, bool coded) -> Status {
+      const auto stream = memory.pool().stream();
+      const bool acts = kEvicts && (detail::when_of(cache_->policy_).kind != When::Kind::prompt ||
+                                    cache_->ends_prompt_);
+      if constexpr (kEvicts) {
+        if (acts) {
+          if (Status status = DeviceType::launch(gpu::Drop<PolicyType>{place, cache_->policy_},
+                                                 {tables, 0}, stream);
+              !status)
+            return status;
+        }
+      }
+      if constexpr (Formats::codes) {
+        if (coded && cache_->seals_) {
+          if (Status status = memory.template seal<typename Formats::Keys, typename Formats::Values,
+                                                   typename Formats::Waiting>(place, tables);
+              !status)
+            return status;
+        }
+      }
+      if (!acts && !(coded && cache_->seals_)) return {};
+      return DeviceType::launch(gpu::Compact{place}, {tables, gpu::Compact::kSharedBytes}, stream);
+    };
+  }
+  Status finish(Status status) {
+    if (!status || !cache_->memory_.open()) cache_ = nullptr;
+    return status;
+  }
+
+  KVCache* cache_;
+};
+
+}  // namespace kvast

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a kernel (block.cuh) on the device.
+#pragma once
+
+#include <string>
+
+#include "kvast/core/status.h"
+#include "kvast/gpu/block.cuh"
+
+namespace kvast::gpu {
+
+#if defined(__CUDACC__)
+
+namespace detail {
+
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads) enter_kernel(const Kernel kernel) {
+  DeviceBlock block;
+  kernel(block);
+}
+
+/// Status of a call of CUDA's runtime. Also takes the error out of the runtime's memory, or the
+/// next call would report it again.
+inline Status status_of(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return {};
+  (void)cudaGetLastError();
+  const StatusCode code =
+      error == cudaErrorMemoryAllocation ? StatusCode::pool_exhausted : StatusCode::device_failed;
+  return {code, std::string(what) + ": " + cudaGetErrorString(error)};
+}
+
+}  // namespace detail
+
+/// Starts `kernel` on `stream` and returns; a launch that the device refuses is a Status. A grid of
+/// no blocks does nothing.
+template <class Kernel>
+Status launch(const Kernel& kernel, Grid grid, cudaStream_t stream) {
+  static_assert(Kernel::kThreads % kWarp == 0, "Kernel::kThreads must be a multiple of 32");
+  if (grid.blocks <= 0) return {};
+  constexpr std::size_t kGranted = std::size_t{48} << 10U;  // without asking
+  if (grid.shared_bytes > kGranted) {
+    const cudaError_t error = cudaFuncSetAttribute(detail::enter_kernel<Kernel>,
+                                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                   static_cast<int>(grid.shared_bytes));
+    if (error != cudaSuccess) return detail::status_of(error, "launch: shared memory");
+  }
+  detail::enter_kernel<Kernel>
+      <<<static_cast<unsigned>(grid.blocks), Kernel::kThreads, grid.shared_bytes, stream>>>(kernel);
+  return detail::status_of(cudaGetLastError(), "launch");
+}
+
+#endif
+
+}  // namespace kvast::gpu

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the host knows of blocks on the device without asking: an upper bound for each size, from
+// the tokens that were sent and from what the device reported some steps ago.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "kvast/core/shape.h"
+
+namespace kvast::gpu {
+
+/// Blocks of one kind of layers, in all heads of all sequences.
+struct Bound {
+  std::int64_t dense = 0;
+  std::int64_t coded = 0;
+};
+
+/// How the layers of one kind keep tokens.
+struct Habit {
+  bool coded = false;
+  bool evicts = false;
+  int residual = 0;
+  int first_coded = 0;
+};
+
+/// One per kind of layer; kinds differ by Habit. Everything is per head.
+class Ledger {
+ public:
+  Ledger(Habit habit, int sequences)
+      : habit_(habit), sequences_(static_cast<std::size_t>(sequences)) {}
+
+  /// The most blocks that a head of each sequence, summed up, can hold at any moment of a pass that
+  /// brings `counts` and, where `seals`, seals at its end.
+  template <class Counts>
+  Bound during(const Counts& counts, bool seals) const {
+    Bound bound;
+    for (std::size_t at = 0; at < sequences_.size(); ++at) {
+      const Sequence next = after(sequences_[at], counts(at), false);
+      bound.dense += blocks(next.waiting);
+      bound.coded += after(sequences_[at], counts(at), seals).coded;
+    }
+    return bound;
+  }
+  template <class Counts>
+  void advance(const Counts& counts, bool seals) {
+    for (std::size_t at = 0; at < sequences_.size(); ++at)
+      sequences_[at] = after(sequences_[at], counts(at), seals);
+  }
+  /// Sequences have come to lengths(at), the host does not know how.
+  template <class Lengths>
+  void jump(const Lengths& lengths) {
+    for (std::size_t at = 0; at < sequences_.size(); ++at) {
+      const int more = lengths(at) - static_cast<int>(sequences_[at].length);
+      sequences_[at] = after(sequences_[at], more, true);
+    }
+  }
+  void forget(int sequence) { sequences_[static_cast<std::size_t>(sequence)] = {}; }
+
+ private:
+  struct Sequence {
+    std::int64_t waiting = 0;  ///< dense tokens
+    std::int64_t coded = 0;    ///< blocks
+    std::int64_t length = 0;   ///< tokens that ever came
+  };
+
+  static std::int64_t blocks(std::int64_t tokens) {
+    return (tokens + kBlockTokens - 1) / kBlockTokens;
+  }
+  Sequence after(Sequence sequence, int count, bool seals) const {
+    sequence.waiting += count;
+    sequence.length += count;
+    if (!habit_.coded || !seals) return sequence;
+    const std::int64_t kept = std::min<std::int64_t>(habit_.first_coded, sequence.length);
+    const std::int64_t open = sequence.waiting - kept - habit_.residual;
+    if (!habit_.evicts) {
+      if (open >= kBlockTokens) {
+        sequence.coded += open / kBlockTokens;
+        sequence.waiting -= open / kBlockTokens * kBlockTokens;
+      }
+    } else {  // how many left is not known, but what stays dense is less than one block too many
+      sequence.coded = sequence.length / kBlockTokens;
+      sequence.waiting =
+          std::min<std::int64_t>(sequence.waiting, kept + habit_.residual + kBlockTokens - 1);
+    }
+    return sequence;
+  }
+
+  Habit habit_;
+  std::vector<Sequence> sequences_;
+};
+
+/// Tokens sent so far, remembered for the last steps: since a report of step s, no head can have
+/// got more than since(s) blocks.
+class Sent {
+ public:
+  void add(int tokens) {
+    total_ += tokens;
+    ++step_;
+    at_[static_cast<std::size_t>(step_) % at_.size()] = total_;
+  }
+  int step() const { return step_; }
+  /// Negative: too long ago.
+  std::int64_t since(int step, int coming) const {
+    if (step < 0 || step > step_ || step_ - step >= static_cast<int>(at_.size())) return -1;
+    const std::int64_t tokens = total_ - at_[static_cast<std::size_t>(step) % at_.size()] + coming;
+    return (tokens + kBlockTokens - 1) / kBlockTokens;
+  }
+
+ private:
+  std::array<std::int64_t, 64> at_{};
+  std::int64_t total_ = 0;
+  int step_ = 0;
+};
+
+}  // namespace kvast::gpu

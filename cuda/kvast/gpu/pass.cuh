@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// The small kernels around a pass: it begins, it ends, it never was.
+#pragma once
+
+#include "kvast/gpu/collective.cuh"
+#include "kvast/gpu/tables.cuh"
+
+namespace kvast::gpu {
+
+/// Where the new tokens of up to 256 sequences stand in the caller's tensors. Their counts travel
+/// with the launch, so that no memory of the host is read later.
+struct SetRows {
+  static constexpr int kThreads = 256;
+  static constexpr std::size_t kSharedBytes = kThreads / kWarp * sizeof(int);
+  Rows* rows = nullptr;  ///< of the first of these sequences
+  int first_row = 0;
+  int sequences = 0;  ///< at most kThreads
+  int counts[kThreads] = {};
+
+  /// One block.
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    const int at = block.thread();
+    const int count = at < sequences ? counts[at] : 0;
+    const Scan scan = block_scan(block, count, reinterpret_cast<int*>(block.shared()));
+    if (at < sequences) rows[at] = {.first = first_row + scan.before, .count = count};
+  }
+};
+
+/// Positions move on, and the host may read how much is in use.
+struct EndPass {
+  static constexpr int kThreads = 256;
+  int* lengths = nullptr;
+  const Rows* rows = nullptr;
+  int sequences = 0;
+  Counters* counters = nullptr;
+
+  /// One block.
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    for (int at = block.thread(); at < sequences; at += block.threads())
+      lengths[at] += rows[at].count;
+    if (block.thread() != 0) return;
+    ++counters->step;
+    counters->check = counters->sum();
+  }
+};
+
+/// Takes back the newest tokens of a layer: a pass that is dropped before its first commit.
+struct TakeBack {
+  static constexpr int kThreads = 128;
+  LayerView layer{};
+
+  /// Grid: sequences * heads.
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    const int count = layer.rows[block.index() / layer.head_count].count;
+    BlockList& list = layer.head(block.index()).dense;
+    const int stay = list.slots() - count;
+    const int keep = (stay + kBlockTokens - 1) / kBlockTokens;
+    block.sync();  // all have counted
+    for (int at = keep + block.thread(); at < list.count; at += block.threads())
+      give_record(block, layer, list.data[at], false);
+    if (block.thread() != 0) return;
+    list.count = keep;
+    list.live -= count;
+    if (keep == 0) return;
+    const int used = stay - (keep - 1) * kBlockTokens;
+    list[keep - 1].used = used;
+    if (used < kBlockTokens) list[keep - 1].live &= (1U << used) - 1U;
+  }
+};
+
+}  // namespace kvast::gpu

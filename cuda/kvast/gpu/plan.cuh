@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The planner on the device: one small launch per step writes the work list, so that a captured
+// graph stays valid while lengths grow and heads differ.
+#pragma once
+
+#include "kvast/gpu/collective.cuh"
+#include "kvast/gpu/plan.h"
+#include "kvast/gpu/tables.cuh"
+
+namespace kvast::gpu {
+
+/// Where a plan stands in device memory.
+struct PlanView {
+  WorkItem* items = nullptr;   ///< room for most_items; by sequence, head and part
+  HeadItems* heads = nullptr;  ///< [sequences, head_count]
+  int* count = nullptr;        ///< items
+};
+
+struct Plan {
+  static constexpr int kThreads = 256;
+  static constexpr std::size_t kSharedBytes = kThreads / kWarp * sizeof(int);
+  LayerView layer{};
+  PlanView plan{};
+  SplitRules rules{};
+
+  /// One block.
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    int* shared = reinterpret_cast<int*>(block.shared());
+    int mine = 0;
+    for (int table = block.thread(); table < layer.tables(); table += block.threads())
+      mine += layer.head(table).blocks();
+    const int per_part = blocks_per_part(block_scan(block, mine, shared).total, rules);
+    int made = 0;
+    for (int first = 0; first < layer.tables(); first += block.threads()) {
+      const int table = first + block.thread();
+      const bool exists = table < layer.tables();
+      const int blocks = exists ? layer.head(table).blocks() : 0;
+      const int parts = parts_of(blocks, per_part);
+      const Scan scan = block_scan(block, parts, shared);
+      if (exists) plan.heads[table] = {.first = made + scan.before, .parts = parts};
+      for (int part = 0; part < parts; ++part) {
+        plan.items[made + scan.before + part] = {.sequence = table / layer.head_count,
+                                                 .head = table % layer.head_count,
+                                                 .first = part_begin(blocks, parts, part),
+                                                 .end = part_begin(blocks, parts, part + 1),
+                                                 .part = part,
+                                                 .parts = parts};
+      }
+      made += scan.total;
+    }
+    if (block.thread() == 0) *plan.count = made;
+  }
+};
+
+}  // namespace kvast::gpu

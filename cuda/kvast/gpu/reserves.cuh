@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a cache has been promised of its pool.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "kvast/gpu/ledger.h"
+#include "kvast/gpu/pool.cuh"
+#include "kvast/gpu/tables.cuh"
+
+namespace kvast::gpu {
+
+/// Promises enough of each size of blocks for every pass: by the tokens that were sent, and where
+/// tokens are evicted by what the device reports some steps later. Gives all back at its end.
+template <class DeviceType>
+class Reserves {
+ public:
+  Reserves(Pool<DeviceType>& pool, int sequences) : pool_(pool), sequences_(sequences) {}
+  Reserves(const Reserves&) = delete;
+  Reserves& operator=(const Reserves&) = delete;
+  ~Reserves() { (void)promise(std::vector<std::int64_t>(promised_.size(), 0)); }
+
+  /// A layer's sizes of blocks, whose bytes `view` has.
+  void add_layer(const LayerView& view, const Habit& habit, Caller caller) {
+    Sizes sizes{.heads = view.head_count};
+    sizes.side = size_of(view.side.bytes, caller);
+    sizes.dense_keys = size_of(view.dense_keys.bytes, caller);
+    sizes.dense_values = size_of(view.dense_values.bytes, caller);
+    if (habit.coded) {
+      sizes.coded_keys = size_of(view.coded_keys.bytes, caller);
+      sizes.coded_values = size_of(view.coded_values.bytes, caller);
+    }
+    sizes_.push_back(sizes);
+    habits_.push_back(habit);
+    ledgers_.emplace_back(habit, sequences_);
+  }
+  bool codes(int layer) const { return habits_[static_cast<std::size_t>(layer)].coded; }
+
+  /// Lists and counters of a layer's sizes.
+  void link(LayerView& view, Counters* counters) const {
+    const Sizes& sizes = sizes_[static_cast<std::size_t>(view.layer)];
+    const auto fill = [&](BlockClass& size, int at) {
+      if (at < 0) return;
+      size.list = pool_.list(local_[static_cast<std::size_t>(at)]);
+      size.in_use = &counters->in_use[at];
+      size.missing = &counters->missing;
+    };
+    fill(view.side, sizes.side);
+    fill(view.dense_keys, sizes.dense_keys);
+    fill(view.dense_values, sizes.dense_values);
+    fill(view.coded_keys, sizes.coded_keys);
+    fill(view.coded_values, sizes.coded_values);
+  }
+
+  /// For a pass that brings `counts`, sealed at its end where `seals`, after `seen`, the device's
+  /// newest report. A failure changes nothing.
+  Status provide(const std::vector<int>& counts, bool seals, const Counters& seen) {
+    return promise(bounds(counts, seals, seen));
+  }
+  /// For replays that bring `tokens` to each sequence; until settle().
+  void expect_replays(int tokens) { replayed_ = tokens; }
+  int replayed() const { return replayed_; }
+
+  /// The pass is over.
+  void advance(const std::vector<int>& counts, bool seals) {
+    for (Ledger& ledger : ledgers_)
+      ledger.advance([&](std::size_t at) { return counts[at]; }, seals);
+    const int most = *std::max_element(counts.begin(), counts.end());
+    sent_.add(most);
+    unsealed_ = seals ? 0 : unsealed_ + most;
+  }
+  /// Tokens of one sequence that came since the last pass that sealed.
+  int unsealed() const { return unsealed_; }
+  /// No head can have more blocks than its cache.
+  std::int64_t most_blocks() const {
+    std::int64_t most = 0;
+    for (const Sizes& sizes : sizes_)
+      most = std::max(most, promised_[static_cast<std::size_t>(sizes.side)]);
+    return most;
+  }
+  void forget(int sequence) {
+    for (Ledger& ledger : ledgers_) ledger.forget(sequence);
+  }
+  /// Replays have brought the sequences to `lengths`; the device's last step was `step`.
+  void settle(const std::vector<int>& lengths, int step) {
+    for (Ledger& ledger : ledgers_) ledger.jump([&](std::size_t at) { return lengths[at]; });
+    sent_ = {};
+    report_from_ = step;
+    replayed_ = 0;
+  }
+
+  /// Bytes of the blocks that a report counts.
+  std::size_t bytes(const Counters& counters) const {
+    std::size_t all = 0;
+    for (std::size_t at = 0; at < local_.size(); ++at)
+      all += static_cast<std::size_t>(counters.in_use[at]) * pool_.block_bytes(local_[at]);
+    return all;
+  }
+
+ private:
+  /// Places in `local_`; negative: the layer has none.
+  struct Sizes {
+    int heads = 0;
+    int side = -1;
+    int dense_keys = -1;
+    int dense_values = -1;
+    int coded_keys = -1;
+    int coded_values = -1;
+  };
+
+  int size_of(std::int64_t bytes, Caller caller) {
+    const int size_class = pool_.class_of(static_cast<std::size_t>(bytes), caller);
+    const auto found = std::find(local_.begin(), local_.end(), size_class);
+    if (found != local_.end()) return static_cast<int>(found - local_.begin());
+    require(local_.size() < Counters::kClasses, caller, "OnGpu: layers have more than ",
+            Counters::kClasses, " sizes of blocks");
+    local_.push_back(size_class);
+    promised_.push_back(0);
+    return static_cast<int>(local_.size()) - 1;
+  }
+
+  std::vector<std::int64_t>& bounds(const std::vector<int>& counts, bool seals,
+                                    const Counters& seen) {
+    const std::int64_t since = sent_.since(
+        seen.step - report_from_, *std::max_element(counts.begin(), counts.end()) + replayed_);
+    wanted_.assign(local_.size(), 0);
+    growth_.assign(local_.size(), 0);
+    for (std::size_t layer = 0; layer < sizes_.size(); ++layer) {
+      const Sizes& sizes = sizes_[layer];
+      const Bound bound =
+          ledgers_[layer].during([&](std::size_t at) { return counts[at] + replayed_; }, seals);
+      // what waits already may be sealed as well
+      const std::int64_t sealable =
+          since + (habits_[layer].residual + unsealed_) / kBlockTokens + 2;
+      const auto add = [&](int at, std::int64_t blocks, std::int64_t more) {
+        if (at < 0) return;
+        wanted_[static_cast<std::size_t>(at)] += sizes.heads * blocks;
+        growth_[static_cast<std::size_t>(at)] += std::int64_t{sizes.heads} * sequences_ * more;
+      };
+      add(sizes.side, bound.dense + bound.coded, since + (habits_[layer].coded ? sealable : 0));
+      add(sizes.dense_keys, bound.dense, since);
+      add(sizes.dense_values, bound.dense, since);
+      add(sizes.coded_keys, bound.coded, sealable);
+      add(sizes.coded_values, bound.coded, sealable);
+    }
+    for (std::size_t at = 0; since >= 0 && at < wanted_.size(); ++at)
+      wanted_[at] = std::min(wanted_[at], seen.in_use[at] + growth_[at]);
+    return wanted_;
+  }
+  Status promise(const std::vector<std::int64_t>& wanted) {
+    changes_.clear();
+    for (std::size_t at = 0; at < wanted.size(); ++at)
+      changes_.push_back({local_[at], wanted[at] - promised_[at]});
+    Status status = pool_.promise(changes_);
+    if (status) promised_ = wanted;
+    return status;
+  }
+
+  Pool<DeviceType>& pool_;
+  int sequences_;
+  std::vector<Sizes> sizes_;  // by layer
+  std::vector<Habit> habits_;
+  std::vector<Ledger> ledgers_;
+  std::vector<int> local_;  // by size of blocks: the pool's size class
+  std::vector<std::int64_t> promised_;
+  std::vector<std::int64_t> wanted_;
+  std::vector<std::int64_t> growth_;
+  std::vector<typename Pool<DeviceType>::Promise> changes_;
+  Sent sent_;
+  int report_from_ = 0;  // the device's step when sent_ began
+  int replayed_ = 0;
+  int unsealed_ = 0;
+};
+
+}  // namespace kvast::gpu

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// What kernels know of a cache: for each (layer, sequence, kv head) a kvast::Head in device memory,
+// whose lists point to kvast::Block records, which point to payload. Layer by layer, by value.
+//
+// Layout of payload on the device:
+//   dense keys   [32 tokens][head_dim] elements, dense values [32 tokens][value_dim] elements: a
+//                token is a row, 16-byte aligned where its bytes are a multiple of 16
+//   coded keys, coded values: tiles (format/tile.h), as on the CPU
+// Dense blocks are full but the last one, unless `keeps_order`; slots that hold no live token are
+// finite numbers. Coded blocks, and under `keeps_order` dense ones, have holes: Block::live.
+#pragma once
+
+#include "kvast/core/block.h"
+#include "kvast/gpu/free_list.cuh"
+
+namespace kvast::gpu {
+
+/// The new tokens of one sequence in the pass that is open.
+struct Rows {
+  int first = 0;  ///< row of the caller's tensors
+  int count = 0;
+};
+
+/// One layer for all sequences of a cache.
+struct LayerView {
+  Head* heads = nullptr;         ///< [sequences, head_count]
+  const int* lengths = nullptr;  ///< [sequences] positions before the pass
+  const Rows* rows = nullptr;    ///< [sequences]
+  Counters* counters = nullptr;
+  int sequences = 0;
+  int head_count = 0;  ///< kv heads
+  int head_dim = 0;
+  int value_dim = 0;
+  int layer = 0;
+  bool keeps_order = false;  ///< holes of dense blocks are not filled (compacted positions)
+  int residual = 0;          ///< newest tokens that are not sealed
+  int first_coded = 0;       ///< positions below it are never sealed
+  int dense_key_bytes = 0;   ///< of one token
+  int dense_value_bytes = 0;
+  BlockClass side{};
+  BlockClass dense_keys{};
+  BlockClass dense_values{};
+  BlockClass coded_keys{};
+  BlockClass coded_values{};
+
+  KVAST_HD int tables() const { return sequences * head_count; }
+  /// `table` is sequence * head_count + head.
+  KVAST_HD Head& head(int table) const { return heads[table]; }
+  /// Position of the last token once the pass is over; -1 for none.
+  KVAST_HD int newest(int sequence) const { return lengths[sequence] + rows[sequence].count - 1; }
+  /// Tokens that a new query sees are those at positions up to its own.
+  KVAST_HD int position(int sequence, int row) const {
+    return lengths[sequence] + row - rows[sequence].first;
+  }
+};
+
+/// Token `slot` of a dense block.
+KVAST_HD inline std::byte* dense_key(const LayerView& layer, const kvast::Block& block, int slot) {
+  return block.keys + static_cast<std::ptrdiff_t>(slot) * layer.dense_key_bytes;
+}
+KVAST_HD inline std::byte* dense_value(const LayerView& layer, const kvast::Block& block,
+                                       int slot) {
+  return block.values + static_cast<std::ptrdiff_t>(slot) * layer.dense_value_bytes;
+}
+
+/// Takes a record and payload for it. Null where a list was empty: then nothing is taken for good,
+/// and Counters::missing says so.
+template <class Block>
+KVAST_HD kvast::Block* take_record(const Block& block, const LayerView& layer, bool coded) {
+  auto* record = reinterpret_cast<kvast::Block*>(take_block(block, layer.side));
+  std::byte* keys = take_block(block, coded ? layer.coded_keys : layer.dense_keys);
+  std::byte* values = take_block(block, coded ? layer.coded_values : layer.dense_values);
+  if (record == nullptr || keys == nullptr || values == nullptr) return nullptr;
+  record->keys = keys;
+  record->values = values;
+  record->live = 0;
+  record->used = 0;
+  return record;
+}
+template <class Block>
+KVAST_HD void give_record(const Block& block, const LayerView& layer, kvast::Block* record,
+                          bool coded) {
+  give_block(block, coded ? layer.coded_keys : layer.dense_keys, record->keys);
+  give_block(block, coded ? layer.coded_values : layer.dense_values, record->values);
+  give_block(block, layer.side, reinterpret_cast<std::byte*>(record));
+}
+
+/// Gives every (layer, sequence, head) larger arrays of block pointers, or its first ones. Their
+/// old ones may be released once the stream has passed this.
+struct MoveLists {
+  static constexpr int kThreads = 128;
+  Head* heads = nullptr;
+  kvast::Block** dense = nullptr;  ///< [heads, capacity]
+  kvast::Block** coded = nullptr;  ///< the same, or null: nothing is sealed
+  int capacity = 0;
+
+  /// One block per head.
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    Head& head = heads[block.index()];
+    move(block, head.dense, dense);
+    if (coded != nullptr) move(block, head.coded, coded);
+  }
+
+ private:
+  template <class Block>
+  KVAST_HD void move(Block& block, BlockList& list, kvast::Block** arrays) const {
+    kvast::Block** to = arrays + static_cast<std::int64_t>(block.index()) * capacity;
+    for (int at = block.thread(); at < list.count; at += block.threads()) to[at] = list.data[at];
+    block.sync();
+    if (block.thread() == 0) {
+      list.data = to;
+      list.capacity = capacity;
+    }
+  }
+};
+
+/// Forgets all tokens of some sequences: every block goes back.
+struct ClearHeads {
+  static constexpr int kThreads = 128;
+  LayerView layer{};
+  int first_sequence = 0;
+
+  /// One block per (sequence, head).
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    Head& head = layer.head(first_sequence * layer.head_count + block.index());
+    for (int at = block.thread(); at < head.blocks(); at += block.threads())
+      give_record(block, layer, &head.block(at), at < head.coded.count);
+    block.sync();
+    if (block.thread() == 0) {
+      head.coded.count = head.dense.count = 0;
+      head.coded.live = head.dense.live = 0;
+    }
+  }
+};
+
+}  // namespace kvast::gpu

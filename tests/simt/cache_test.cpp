@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: Apache-2.0
+// KVCache<Policy, OnGpu<S>> in the simt runner: random histories of batches against a naive model,
+// bit for bit, in every order of threads.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "kvast/gpu/kv_cache.cuh"
+#include "kvast/policy/full.h"
+#include "kvast/policy/streaming_llm.h"
+#include "tests/simt/cache_model.h"
+#include "tests/simt/device.h"
+#include "tests/support/random.h"
+#include "tests/support/refused.h"
+
+namespace kvast {
+namespace {
+
+using test::Random;
+using test::SimtDevice;
+
+bool keeps(const Full&, int, int) { return true; }
+bool keeps(const StreamingLLM& policy, int position, int newest) {
+  return position < policy.sinks || newest - position < policy.recent;
+}
+
+/// A cache and its model, fed with the same random passes.
+template <class Policy, class S>
+class Twins {
+ public:
+  using Formats = gpu::DeviceFormats<S>;
+  using Cache = KVCache<Policy, OnGpu<S, SimtDevice>>;
+  using Head =
+      test::ModelHead<typename Formats::Waiting, typename Formats::Keys, typename Formats::Values>;
+
+  Twins(const std::vector<Shape>& shapes, Policy policy, S storage, int sequences,
+        std::uint64_t seed)
+      : shapes_(shapes),
+        policy_(policy),
+        storage_(storage),
+        random_(seed),
+        cache_(shapes, policy, {storage}, pool_, {.sequences = sequences}) {
+    heads_.resize(static_cast<std::size_t>(sequences));
+    for (auto& layers : heads_) {
+      for (const Shape& shape : shapes) layers.emplace_back(static_cast<std::size_t>(shape.heads));
+    }
+    lengths_.resize(heads_.size());
+  }
+
+  void pass(const std::vector<int>& counts, bool more_of_prompt = false, bool at_once = false) {
+    int rows = 0;
+    for (const int count : counts) rows += count;
+    auto pass = cache_.begin({.counts = counts, .more_of_prompt = more_of_prompt});
+    ASSERT_TRUE(pass) << pass.status().message();
+    for (std::size_t layer = 0; layer < shapes_.size(); ++layer) {
+      const Shape& shape = shapes_[layer];
+      const std::vector<float> keys = random_.normals(size(rows, shape.heads, shape.head_dim));
+      const std::vector<float> values = random_.normals(size(rows, shape.heads, shape.values()));
+      append(layer, counts, keys.data(), values.data());
+      const int at = static_cast<int>(layer);
+      ASSERT_TRUE(pass->append(at, keys.data(), values.data()));
+      if (!at_once) {
+        ASSERT_TRUE(pass->commit(at));
+      }
+    }
+    if (at_once) {
+      ASSERT_TRUE(pass->commit());
+    }
+    for (std::size_t sequence = 0; sequence < counts.size(); ++sequence) {
+      lengths_[sequence] += counts[sequence];
+      for (std::size_t layer = 0; layer < shapes_.size(); ++layer) {
+        const gpu::LayerFormat format = Formats::of(storage_, static_cast<int>(layer));
+        for (Head& head : heads_[sequence][layer]) {
+          head.evict(
+              [&](int position) { return keeps(policy_, position, lengths_[sequence] - 1); });
+          if (format.coded && !more_of_prompt) head.seal(format.residual, format.first_coded);
+        }
+      }
+    }
+  }
+  /// A pass that is given up after some layers were appended.
+  void dropped_pass(const std::vector<int>& counts) {
+    const std::vector<float> numbers = random_.normals(1 << 17);
+    auto pass = cache_.begin({.counts = counts});
+    ASSERT_TRUE(pass);
+    ASSERT_TRUE(pass->append(0, numbers.data(), numbers.data()));
+  }
+  void clear(int sequence) {
+    ASSERT_TRUE(cache_.clear(sequence));
+    lengths_[static_cast<std::size_t>(sequence)] = 0;
+    for (auto& layer : heads_[static_cast<std::size_t>(sequence)]) {
+      for (Head& head : layer) head.tokens.clear();
+    }
+  }
+
+  void compare() {
+    for (std::size_t sequence = 0; sequence < heads_.size(); ++sequence) {
+      ASSERT_EQ(cache_.length(static_cast<int>(sequence)), lengths_[sequence]);
+      for (std::size_t layer = 0; layer < shapes_.size(); ++layer)
+        compare(static_cast<int>(sequence), static_cast<int>(layer));
+    }
+    // what is in use is what the tables name
+    const Result<std::size_t> bytes = cache_.bytes_in_use();
+    ASSERT_TRUE(bytes);
+    ASSERT_LE(*const_cast<Result<std::size_t>&>(bytes), pool_.bytes_held());
+  }
+  std::size_t bytes() { return *cache_.bytes_in_use(); }
+  std::size_t held() { return pool_.bytes_held(); }
+  Cache& cache() { return cache_; }
+
+ private:
+  static std::size_t size(int rows, int heads, int dim) {
+    return static_cast<std::size_t>(rows) * static_cast<std::size_t>(heads * dim);
+  }
+  void append(std::size_t layer, const std::vector<int>& counts, const float* keys,
+              const float* values) {
+    const Shape& shape = shapes_[layer];
+    for (std::size_t sequence = 0; sequence < counts.size(); ++sequence) {
+      for (int row = 0; row < counts[sequence]; ++row) {
+        for (Head& head : heads_[sequence][layer]) {
+          head.append(lengths_[sequence] + row, keys, shape.head_dim, values, shape.values());
+          keys += shape.head_dim;
+          values += shape.values();
+        }
+      }
+    }
+  }
+  void compare(int sequence, int layer) {
+    const Shape& shape = shapes_[static_cast<std::size_t>(layer)];
+    auto& heads = heads_[static_cast<std::size_t>(sequence)][static_cast<std::size_t>(layer)];
+    int most = 0;
+    for (int head = 0; head < shape.heads; ++head) {
+      const auto& tokens = heads[static_cast<std::size_t>(head)].tokens;
+      Result<std::vector<int>> kept = cache_.kept(sequence, layer, head);
+      ASSERT_TRUE(kept) << kept.status().message();
+      ASSERT_EQ(kept->size(), tokens.size());
+      for (std::size_t at = 0; at < tokens.size(); ++at)
+        ASSERT_EQ((*kept)[at], tokens[at].position);
+      most = std::max(most, static_cast<int>(tokens.size()));
+    }
+    std::vector<float> keys(size(most + 1, shape.heads, shape.head_dim), -7.0F);
+    std::vector<float> values(size(most + 1, shape.heads, shape.values()), -7.0F);
+    ASSERT_TRUE(cache_.export_dense(sequence, layer, most, keys.data(), values.data()));
+    for (int head = 0; head < shape.heads; ++head) {
+      const auto& tokens = heads[static_cast<std::size_t>(head)].tokens;
+      for (int row = 0; row <= most; ++row) {
+        const float* key = keys.data() + size(row, shape.heads, shape.head_dim) +
+                           static_cast<std::ptrdiff_t>(head) * shape.head_dim;
+        const float* value = values.data() + size(row, shape.heads, shape.values()) +
+                             static_cast<std::ptrdiff_t>(head) * shape.values();
+        if (row >= static_cast<int>(tokens.size())) {
+          ASSERT_EQ(*key, -7.0F) << "wrote beyond a head's tokens";
+          continue;
+        }
+        const test::ModelToken& token = tokens[static_cast<std::size_t>(row)];
+        for (int dim = 0; dim < shape.head_dim; ++dim)
+          ASSERT_EQ(key[dim], token.key[static_cast<std::size_t>(dim)])
+              << "layer " << layer << " position " << token.position << " dim " << dim;
+        for (int dim = 0; dim < shape.values(); ++dim)
+          ASSERT_EQ(value[dim], token.value[static_cast<std::size_t>(dim)])
+              << "layer " << layer << " position " << token.position << " dim " << dim;
+      }
+    }
+  }
+
+  std::vector<Shape> shapes_;
+  Policy policy_;
+  S storage_;
+  Random random_;
+  gpu::Pool<SimtDevice> pool_;
+  Cache cache_;
+  std::vector<std::vector<std::vector<Head>>> heads_;  // [sequence][layer][head]
+  std::vector<int> lengths_;
+};
+
+std::vector<Shape> two_shapes() {
+  return {{.query_heads = 2, .heads = 2, .head_dim = 64},
+          {.query_heads = 3, .heads = 3, .head_dim = 40, .value_dim = 24}};
+}
+
+/// Prompts around block edges, chunks, steps in which some sequences rest, cleared sequences.
+template <class Policy, class S>
+void run_history(Policy policy, S storage) {
+  for (const test::Schedule schedule : test::kSchedules) {
+    SimtDevice::reset();
+    SimtDevice::schedule = schedule;
+    {
+      Twins<Policy, S> twins(two_shapes(), policy, storage, 3, 11);
+      twins.pass({31, 32, 0}, true);
+      twins.compare();
+      twins.pass({1, 65, 1});
+      twins.compare();
+      for (int step = 0; step < 40; ++step) {
+        if (step == 7) twins.dropped_pass({40, 1, 0});
+        twins.pass({1, step % 3 == 0 ? 0 : 1, 1}, false, step % 2 == 0);
+        if (step % 10 == 9) twins.compare();
+      }
+      twins.clear(1);
+      twins.pass({0, 97, 33}, false, true);
+      twins.compare();
+      ASSERT_EQ(twins.cache().counters().missing, 0);
+      ASSERT_EQ(twins.cache().counters().refused, 0);
+      ASSERT_TRUE(twins.cache().clear());
+      for (int sequence = 0; sequence < 3; ++sequence)
+        ASSERT_EQ(*twins.cache().tokens(sequence, 1, 2), 0);
+    }
+    ASSERT_EQ(SimtDevice::live, 0);
+  }
+}
+
+TEST(GpuCache, FullKeepsAllAsItArrived) {
+  run_history(Full{}, Dense<half>{});
+  run_history(Full{}, Dense<float>{});
+  run_history(Full{}, Dense<BF16>{});
+}
+TEST(GpuCache, FullSealsInOrder) {
+  run_history(Full{}, Kivi<4>{.residual = 0});
+  run_history(Full{}, Kivi<2, 8>{.residual = 40});
+  run_history(Full{}, Float8<E4M3>{});
+}
+TEST(GpuCache, FullLeavesTheFirstTokensAndLayersDense) {
+  KeepDense keep{.tokens = 5};
+  keep.layers.add(0);
+  run_history(Full{}, Int8{keep});
+  run_history(Full{}, Kivi<3>{.residual = 16, .keep = {.tokens = 40}});
+}
+TEST(GpuCache, StreamingLLMKeepsSinksAndRecent) {
+  run_history(StreamingLLM{.sinks = 4, .recent = 41}, Dense<half>{});
+  run_history(StreamingLLM{.sinks = 0, .recent = 1}, Dense<float>{});
+  run_history(StreamingLLM{.sinks = 3, .recent = 70}, Kivi<4>{.residual = 8});
+}
+
+TEST(GpuCache, ManyTokensOfOneHeadAreOrderedInSpans) {
+  SimtDevice::reset();
+  const std::vector<Shape> shapes = {{.query_heads = 1, .heads = 1, .head_dim = 8}};
+  Twins<StreamingLLM, Kivi<8>> twins(shapes, {.sinks = 40, .recent = 2000}, {.residual = 33}, 1, 3);
+  twins.pass({5000}, true);
+  twins.compare();
+  twins.pass({1});
+  twins.compare();
+  twins.pass({4200});
+  twins.compare();
+}
+
+TEST(GpuCache, BytesStayConstantAtAFixedBudget) {
+  SimtDevice::reset();
+  const std::vector<Shape> shapes = {{.query_heads = 1, .heads = 1, .head_dim = 8}};
+  Twins<StreamingLLM, Dense<half>> twins(shapes, {.sinks = 2, .recent = 62}, {}, 2, 5);
+  for (int step = 0; step < 200; ++step) twins.pass({1, 1});
+  const std::size_t bytes = twins.bytes();
+  const std::size_t held = twins.held();
+  for (int step = 0; step < 200; ++step) twins.pass({1, 1});
+  EXPECT_EQ(twins.bytes(), bytes);
+  EXPECT_EQ(twins.held(), held);
+  twins.compare();
+}
+
+TEST(GpuCache, OldHeadsAreGivenBackToAPoolThatOthersUse) {
+  SimtDevice::reset();
+  const Shape shape{.query_heads = 1, .heads = 1, .head_dim = 8};
+  const std::vector<float> numbers(2000 * 8, 1.0F);
+  gpu::Pool<SimtDevice> pool;
+  std::size_t held = 0;
+  for (int turn = 0; turn < 4; ++turn) {
+    KVCache<Full, OnGpu<Dense<half>, SimtDevice>> cache(shape, {}, {}, pool);
+    auto pass = cache.begin({.tokens = 2000});
+    ASSERT_TRUE(pass);
+    ASSERT_TRUE(pass->append(0, numbers.data(), numbers.data()));
+    ASSERT_TRUE(pass->commit());
+    if (turn == 1) held = pool.bytes_held();
+    if (turn > 1) {
+      EXPECT_EQ(pool.bytes_held(), held);
+    }
+  }
+}
+
+TEST(GpuCache, NumbersThatAreNoneAreCountedAndStoredAsZero) {
+  SimtDevice::reset();
+  const Shape shape{.query_heads = 1, .heads = 1, .head_dim = 8};
+  gpu::Pool<SimtDevice> pool;
+  KVCache<Full, OnGpu<Dense<half>, SimtDevice>> cache(shape, {}, {}, pool);
+  const std::vector<float> keys = {1, NAN, 3, INFINITY, 5, 70000, 7, 8};
+  const std::vector<float> values(8, 2.0F);
+  auto pass = cache.begin();
+  ASSERT_TRUE(pass);
+  ASSERT_TRUE(pass->append(0, keys.data(), values.data()));
+  ASSERT_TRUE(pass->commit(0));
+  EXPECT_EQ(cache.counters().refused, 3);
+  std::vector<float> got(8);
+  ASSERT_TRUE(cache.export_dense(0, 0, 1, got.data(), gpu::OutputTensor{}));
+  EXPECT_EQ(got, (std::vector<float>{1, 0, 3, 0, 5, 0, 7, 8}));
+}
+
+TEST(GpuCache, TakesHalvesAndStrides) {
+  SimtDevice::reset();
+  const Shape shape{.query_heads = 2, .heads = 2, .head_dim = 8};
+  gpu::Pool<SimtDevice> pool;
+  KVCache<Full, OnGpu<Dense<half>, SimtDevice>> cache(shape, {}, {}, pool, {.sequences = 2});
+  Random random(9);
+  std::vector<gpu::bfloat16> keys(200);
+  std::vector<half> values(200);
+  for (auto& number : keys) number = BF16::element(static_cast<float>(random.normal()));
+  for (auto& number : values) number = to_half(static_cast<float>(random.normal()));
+  auto pass = cache.begin({.tokens = 3});
+  ASSERT_TRUE(pass);
+  // head before row, and room between rows
+  ASSERT_TRUE(pass->append(0, {keys.data(), 10, 100}, {values.data(), 20}));
+  ASSERT_TRUE(pass->commit(0));
+  std::vector<half> got_keys(3 * 2 * 8);
+  std::vector<gpu::bfloat16> got_values(3 * 2 * 8);
+  ASSERT_TRUE(cache.export_dense(1, 0, 3, got_keys.data(), got_values.data()));
+  for (int row = 0; row < 3; ++row) {
+    for (int head = 0; head < 2; ++head) {
+      for (int dim = 0; dim < 8; ++dim) {
+        const auto at = static_cast<std::size_t>((row * 2 + head) * 8 + dim);
+        const gpu::bfloat16 key = keys[static_cast<std::size_t>((3 + row) * 10 + head * 100 + dim)];
+        ASSERT_EQ(got_keys[at], to_half(BF16::number(key)));
+        const half value = values[static_cast<std::size_t>((3 + row) * 20 + head * 8 + dim)];
+        ASSERT_EQ(got_values[at].bits, BF16::element(to_float(value)).bits);
+      }
+    }
+  }
+}
+
+TEST(GpuCache, CompactedKeysAreTurnedByTheirSlot) {
+  SimtDevice::reset();
+  const Shape shape{.query_heads = 1, .heads = 1, .head_dim = 16};
+  for (const Pairing pairing : {Pairing::halves, Pairing::interleaved}) {
+    Rope rope = Rope::plain(12, 100.0, pairing);
+    rope.scale = 1.25F;
+    RopeTable table(rope);
+    table.grow(kBlockTokens);
+    gpu::Pool<SimtDevice> pool;
+    KVCache<StreamingLLM, OnGpu<Dense<float>, SimtDevice>> cache(
+        shape, {.sinks = 2, .recent = 34}, {}, pool,
+        {.positions = Positions::compacted, .rope = rope});
+    Random random(3);
+    const std::vector<float> keys = random.normals(70 * 16);
+    auto pass = cache.begin({.tokens = 70});
+    ASSERT_TRUE(pass);
+    ASSERT_TRUE(pass->append(0, keys.data(), keys.data()));
+    ASSERT_TRUE(pass->commit(0));
+    ASSERT_EQ(*cache.tokens(0, 0, 0), 36);
+    std::vector<float> got(36 * 16);
+    ASSERT_TRUE(cache.export_dense(0, 0, 36, got.data(), gpu::OutputTensor{}));
+    for (int row = 0; row < 36; ++row) {
+      const int position = row < 2 ? row : 34 + row;
+      std::vector<float> wanted(keys.begin() + position * 16, keys.begin() + position * 16 + 16);
+      table.rotate(wanted.data(), position % kBlockTokens);
+      for (std::size_t dim = 0; dim < 16; ++dim)
+        ASSERT_EQ(got[static_cast<std::size_t>(row) * 16 + dim], wanted[dim]) << row << ' ' << dim;
+    }
+  }
+}
+
+TEST(GpuCache, MisuseIsRefusedByName) {
+  SimtDevice::reset();
+  using Cache = KVCache<StreamingLLM, OnGpu<Dense<half>, SimtDevice>>;
+  const Shape shape{.query_heads = 1, .heads = 1, .head_dim = 8};
+  gpu::Pool<SimtDevice> pool;
+  const float numbers[8] = {};
+  test::expect_refused([&] { Cache(shape, {}, {}, pool, {.sequences = 0}); }, {"sequences is 0"});
+  test::expect_refused([&] { Cache(shape, {.when = When::full(4)}, {}, pool); }, {"when"});
+  test::expect_refused([&] { Cache(shape, {}, {}, pool, {.positions = Positions::compacted}); },
+                       {"rope"});
+  test::expect_refused([&] { gpu::Pool<SimtDevice>({.slab_bytes = 5000}); }, {"5000"});
+  Cache cache(shape, {}, {}, pool);
+  test::expect_refused([&] { (void)cache.begin({.tokens = -1}); }, {"-1"});
+  const std::vector<int> two = {1, 1};
+  test::expect_refused([&] { (void)cache.begin({.counts = two}); }, {"2 entries"});
+  auto pass = cache.begin();
+  ASSERT_TRUE(pass);
+  test::expect_refused([&] { (void)cache.begin(); }, {"another pass"});
+  test::expect_refused([&] { (void)pass->commit(0); }, {"commit", "out of order"});
+  test::expect_refused([&] { (void)pass->append(1, numbers, numbers); }, {"layer is 1"});
+  test::expect_refused([&] { (void)pass->append(0, gpu::Tensor{}, numbers); }, {"keys", "null"});
+  test::expect_refused([&] { (void)pass->append(0, {numbers, 4}, numbers); }, {"strides are 4"});
+}
+
+/// Every call that can fail fails once, and what follows is what is documented.
+TEST(GpuCache, SurvivesEveryFailure) {
+  using Cache = KVCache<StreamingLLM, OnGpu<Kivi<4>, SimtDevice>>;
+  const std::vector<float> numbers(64 * 2 * 8, 0.5F);
+  int failures = 0;
+  for (int at = 0;; ++at) {
+    SimtDevice::reset();
+    SimtDevice::fails_at = at;
+    bool failed = false;
+    {
+      gpu::Pool<SimtDevice> pool;
+      Cache cache(Shape{.layers = 2, .query_heads = 2, .heads = 2, .head_dim = 8},
+                  {.sinks = 1, .recent = 50}, {{.residual = 0}}, pool);
+      for (int turn = 0; turn < 3 && !failed; ++turn) {
+        const int length = cache.length(0);
+        auto pass = cache.begin({.tokens = 40});
+        failed = !pass;
+        if (failed) {
+          EXPECT_FALSE(pass.status().message().empty());
+          EXPECT_EQ(cache.length(0), length);
+          continue;
+        }
+        for (int layer = 0; layer < 2 && !failed; ++layer) {
+          failed = !pass->append(layer, numbers.data(), numbers.data());
+          if (!failed) failed = !pass->commit(layer);
+        }
+      }
+      // the device works again: after clear everything does
+      if (failed) {
+        ++failures;
+        ASSERT_EQ(SimtDevice::fails_at, -1);
+        ASSERT_TRUE(cache.clear());
+        auto pass = cache.begin({.tokens = 40});
+        ASSERT_TRUE(pass) << pass.status().message();
+        for (int layer = 0; layer < 2; ++layer) {
+          ASSERT_TRUE(pass->append(layer, numbers.data(), numbers.data()));
+          ASSERT_TRUE(pass->commit(layer));
+        }
+        EXPECT_EQ(*cache.tokens(0, 1, 1), 40);
+      }
+    }
+    ASSERT_EQ(SimtDevice::live, 0) << "leaked after call " << at << " failed";
+    if (!failed) break;
+  }
+  EXPECT_GT(failures, 20);
+}
+
+TEST(GpuCache, AnExhaustedPoolIsAStatus) {
+  SimtDevice::reset();
+  gpu::Pool<SimtDevice> pool({.byte_limit = 600000});
+  KVCache<Full, OnGpu<Dense<float>, SimtDevice>> cache(
+      Shape{.query_heads = 1, .heads = 1, .head_dim = 64}, {}, {}, pool);
+  const std::vector<float> numbers(100 * 64, 1.0F);
+  for (int turn = 0;; ++turn) {
+    ASSERT_LT(turn, 100);
+    auto pass = cache.begin({.tokens = 100});
+    if (!pass) {
+      EXPECT_EQ(pass.status().code(), StatusCode::pool_exhausted);
+      EXPECT_NE(pass.status().message().find("limit 600000"), std::string::npos);
+      EXPECT_GT(turn, 0);
+      EXPECT_EQ(*cache.tokens(0, 0, 0), turn * 100);
+      break;
+    }
+    ASSERT_TRUE(pass->append(0, numbers.data(), numbers.data()));
+    ASSERT_TRUE(pass->commit());
+  }
+}
+
+}  // namespace
+}  // namespace kvast

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// The planner: its arithmetic, and the kernel that writes the work list.
+#include "kvast/gpu/plan.cuh"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/simt/run.h"
+#include "tests/support/random.h"
+
+namespace kvast::gpu {
+namespace {
+
+TEST(SplitRules, PartsCoverAHeadOnceAndDifferByAtMostOne) {
+  for (const int per_part : {1, 8, 24, 1000}) {
+    for (int blocks = 0; blocks < 200; ++blocks) {
+      const int parts = parts_of(blocks, per_part);
+      ASSERT_EQ(parts == 0, blocks == 0);
+      int covered = 0;
+      for (int part = 0; part < parts; ++part) {
+        const int begin = part_begin(blocks, parts, part);
+        const int end = part_begin(blocks, parts, part + 1);
+        ASSERT_EQ(begin, covered);
+        ASSERT_GE(end - begin, blocks / parts);
+        ASSERT_LE(end - begin, per_part);
+        covered = end;
+      }
+      ASSERT_EQ(covered, blocks);
+    }
+  }
+}
+
+TEST(SplitRules, EveryWorkerGetsAPartAndShortOnesAreNotSplit) {
+  const SplitRules rules{.workers = 132, .least_blocks = 8};
+  EXPECT_EQ(blocks_per_part(0, rules), 8);
+  EXPECT_EQ(blocks_per_part(132 * 8 - 1, rules), 8);
+  EXPECT_EQ(blocks_per_part(132 * 16, rules), 16);
+  EXPECT_EQ(blocks_per_part(132 * 23, rules), 16);
+  EXPECT_EQ(blocks_per_part(std::int64_t{1} << 40U, rules), 1 << 20);
+  for (const int blocks : {1056, 4096, 100000}) {
+    const int per_part = blocks_per_part(blocks, rules);
+    EXPECT_GE(parts_of(blocks, per_part), rules.workers);
+    EXPECT_LE(parts_of(blocks, per_part), most_items(1, rules));
+  }
+}
+
+struct Tables {
+  explicit Tables(const std::vector<int>& blocks) : heads(blocks.size()) {
+    for (std::size_t at = 0; at < blocks.size(); ++at) {  // a third of them coded
+      heads[at].coded.count = blocks[at] / 3;
+      heads[at].dense.count = blocks[at] - blocks[at] / 3;
+    }
+  }
+  std::vector<Head> heads;
+};
+
+TEST(Plan, ListsEveryBlockOnce) {
+  test::Random random(4);
+  for (const int sequences : {1, 5, 120}) {
+    constexpr int kHeads = 3;
+    std::vector<int> blocks;
+    for (int at = 0; at < sequences * kHeads; ++at)
+      blocks.push_back(random.chance(0.2) ? 0 : random.below(random.chance(0.1) ? 4000 : 40));
+    Tables tables(blocks);
+    const SplitRules rules{.workers = 7, .least_blocks = 4};
+    const auto most = static_cast<std::size_t>(most_items(sequences * kHeads, rules));
+    std::vector<WorkItem> first_items;
+    for (const test::Schedule schedule : test::kSchedules) {
+      std::vector<WorkItem> items(most);
+      std::vector<HeadItems> heads(blocks.size());
+      int count = -1;
+      Plan plan;
+      plan.layer.heads = tables.heads.data();
+      plan.layer.sequences = sequences;
+      plan.layer.head_count = kHeads;
+      plan.plan = {items.data(), heads.data(), &count};
+      plan.rules = rules;
+      test::run_kernel(plan, {1, Plan::kSharedBytes}, schedule);
+      ASSERT_LE(count, static_cast<int>(most));
+      int at = 0;
+      for (std::size_t table = 0; table < blocks.size(); ++table) {
+        ASSERT_EQ(heads[table].first, at);
+        int covered = 0;
+        for (int part = 0; part < heads[table].parts; ++part, ++at) {
+          const WorkItem& item = items[static_cast<std::size_t>(at)];
+          ASSERT_EQ(item.sequence * kHeads + item.head, static_cast<int>(table));
+          ASSERT_EQ(item.first, covered);
+          ASSERT_EQ(item.part, part);
+          ASSERT_EQ(item.parts, heads[table].parts);
+          covered = item.end;
+        }
+        ASSERT_EQ(covered, blocks[table]);
+      }
+      ASSERT_EQ(at, count);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvast::gpu
