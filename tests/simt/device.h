@@ -17,6 +17,7 @@ struct SimtDevice {
 
   inline static Schedule schedule{};
   inline static int fails_at = -1;      ///< calls that can fail, counted down to 0; negative: never
+  inline static bool missing = false;   ///< all of them fail
   inline static int calls = 0;          ///< that can fail
   inline static std::int64_t live = 0;  ///< allocations that were not released
   inline static int launched = 0;
@@ -25,10 +26,12 @@ struct SimtDevice {
   static void reset() {
     schedule = {};
     fails_at = -1;
+    missing = false;
     calls = launched = 0;
   }
 
   static Status allocate(void*& memory, std::size_t bytes, Stream) {
+    if (missing) return {StatusCode::device_failed, "device memory: no device"};
     if (fails()) return {StatusCode::pool_exhausted, "device memory: out of memory"};
     return heap(memory, bytes);
   }
@@ -64,7 +67,7 @@ struct SimtDevice {
  private:
   static bool fails() {
     ++calls;
-    return fails_at >= 0 && fails_at-- == 0;
+    return missing || (fails_at >= 0 && fails_at-- == 0);
   }
   static Status heap(void*& memory, std::size_t bytes) {
     if (posix_memalign(&memory, 256, bytes) != 0) return {StatusCode::pool_exhausted, "heap"};

