@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// The second kernel of attend: the parts of a head that was split become one result.
+#pragma once
+
+#include "kvast/gpu/attend_rows.cuh"
+
+namespace kvast::gpu {
+
+/// In order of the parts, so that results are the same bits whoever computed them first. Also
+/// writes the rows of heads without tokens: zeros.
+struct MergeParts {
+  static constexpr int kThreads = 128;
+  AttendCall call{};
+  int tile_rows = 8;  ///< of the kernel that made the parts
+
+  /// Grid: sequences * heads * (rows of the head that has most), a block per row.
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    const int tables = call.layer.tables();
+    const int table = block.index() % tables;
+    const int head_row = block.index() / tables;
+    const HeadItems items = call.plan.heads[table];
+    if (items.parts == 1) return;
+    const RowTile tile =
+        RowTile::of(call, table / call.layer.head_count, table % call.layer.head_count,
+                    head_row / tile_rows, tile_rows);
+    const int row = head_row % tile_rows;
+    if (row >= tile.count) return;
+    const auto part_at = [&](int part) {
+      return (std::int64_t{items.first + part} * call.tiles + head_row / tile_rows) * tile_rows +
+             row;
+    };
+    float maximum = kHiddenLogit;
+    for (int part = 0; part < items.parts; ++part)
+      maximum = most_of(maximum, call.partials.maxima[part_at(part)]);
+    float sum = 0.0F;
+    for (int part = 0; part < items.parts; ++part) {
+      const std::int64_t from = part_at(part);
+      sum += call.partials.sums[from] * power_of_two(call.partials.maxima[from] - maximum);
+    }
+    const int query_head = tile.query_head(row);
+    const int tensor_row = tile.tensor_row(row);
+    const float share = call.share(tensor_row, query_head, maximum, sum, block.thread() == 0);
+    if (call.output.data == nullptr) return;
+    const int columns = call.layer.value_dim;
+    for (int dim = block.thread(); dim < columns; dim += block.threads()) {
+      float total = 0.0F;
+      for (int part = 0; part < items.parts; ++part) {
+        const std::int64_t from = part_at(part);
+        total += call.partials.outputs[from * columns + dim] *
+                 power_of_two(call.partials.maxima[from] - maximum);
+      }
+      write_number(call.output, call.output.at(tensor_row, query_head) + dim, total * share);
+    }
+  }
+};
+
+}  // namespace kvast::gpu
