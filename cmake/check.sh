@@ -2,7 +2,7 @@
 # The steps of ./dev check, read by ./dev: each is a function step_<name> that fails with a message.
 # shellcheck shell=sh disable=SC2154,SC2086,SC2016  # variables of ./dev; lists of words; a script in quotes
 
-check_steps='formatting caps headers package noexcept portable asan'
+check_steps='formatting caps headers cuda package noexcept portable asan'
 
 # check [steps]: runs them all, each in a shell of its own, and fails at the end when one did.
 check() {
@@ -92,6 +92,29 @@ step_headers() {
   ' headers
 }
 
+# Every header of the GPU backend alone (for the device only, which is half the time), and its kernels for old
+# and new architectures. Needs no device.
+step_cuda() {
+  command -v nvcc >/dev/null || { say "check: cuda SKIPPED: there is no nvcc (CUDA toolkit 13)"; return 0; }
+  mkdir -p build/check/cuda
+  export nvcc_flags='-std=c++20 -Iinclude -Icuda -I. -Werror all-warnings -Xcompiler -Wall,-Wextra'
+  { echo tests/gpu/kernels.cu; sources 'cuda/*.cuh' 'cuda/*.h'; } | xargs -P "$jobs" -n 1 sh -c '
+    case $1 in
+      *.cu)
+        nvcc $nvcc_flags -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
+          -gencode arch=compute_100,code=sm_100 -c "$1" -o build/check/cuda/kernels.o ||
+          { echo "$1 does not compile for sm_80, sm_90a and sm_100" >&2; exit 1; }
+        ;;
+      *)
+        alone=build/check/cuda/$(basename "$1").cu
+        printf "#include \"%s\"\n" "${1#cuda/}" >"$alone"
+        nvcc $nvcc_flags -arch=sm_80 -ptx "$alone" -o "$alone.ptx" ||
+          { echo "$1 does not compile alone" >&2; exit 1; }
+        rm -f "$alone" "$alone.ptx"
+        ;;
+    esac' cuda
+}
+
 # consumer <name> [cmake arguments]: configures, builds and runs tests/package in build/check/<name>.
 consumer() {
   name=$1
@@ -112,6 +135,9 @@ step_package() {
     -DKVAST_BUILD_EXAMPLES=OFF "-DCMAKE_INSTALL_PREFIX=$prefix" >/dev/null
   cmake --install build/check/library >/dev/null
   consumer find_package "-DCMAKE_PREFIX_PATH=$prefix"
+  if command -v nvcc >/dev/null; then
+    consumer find_gpu "-DCMAKE_PREFIX_PATH=$prefix" -DKVAST_COMPONENTS=gpu -DCMAKE_CUDA_ARCHITECTURES=80
+  fi
   consumer add_subdirectory "-DKVAST_SOURCE=$root"
 }
 

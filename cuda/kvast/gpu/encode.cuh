@@ -4,6 +4,7 @@
 // leave.
 #pragma once
 
+#include "kvast/format/floats.h"
 #include "kvast/gpu/encode_tile.cuh"
 #include "kvast/gpu/evict.cuh"
 #include "kvast/gpu/order.cuh"

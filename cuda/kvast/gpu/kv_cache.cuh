@@ -66,8 +66,8 @@ template <class PolicyType, class S, class DeviceType, class Arch>
 class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   static_assert(check_policy<PolicyType>());
   static_assert(gpu::detail::runs_on_device<PolicyType>(),
-                "kvast OnGpu: only policies that keep all or decide by position alone (Full, "
-                "StreamingLLM) run on the device so far; this policy does not");
+                "kvast OnGpu: this policy does not run on the device yet (those that keep all or "
+                "decide by position alone do: Full, StreamingLLM)");
   using Formats = gpu::DeviceFormats<S>;
   static_assert(
       Formats::known,

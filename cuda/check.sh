@@ -1,0 +1,83 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# On a machine with an NVIDIA GPU, in one command: builds for its architecture, runs the GPU's tests, compute-sanitizer
+# on the small ones, and the benches; writes JSON to bench/results. Needs no network. Exits 3 without a GPU.
+#   cuda/check.sh               all of it
+#   cuda/check.sh --bundle DIR  on a machine with a network: what the other one may lack, into DIR
+#   cuda/check.sh --with DIR    uses such a bundle
+set -eu
+cd -- "$(dirname -- "$0")/.."
+
+say() { printf '%s\n' "cuda/check.sh: $*"; }
+stop() { printf '%s\n' "cuda/check.sh: $*" >&2; exit 1; }
+
+benchmark_version=1.8.3
+bundle=
+case ${1:-} in
+  --bundle)
+    to=${2:?--bundle needs a directory}
+    mkdir -p "$to"
+    [ -d /usr/src/googletest ] || stop "/usr/src/googletest is missing (Debian and Ubuntu: googletest)"
+    [ -d /usr/include/eigen3 ] || stop "/usr/include/eigen3 is missing (Debian and Ubuntu: libeigen3-dev)"
+    cp -R /usr/src/googletest "$to/googletest"
+    mkdir -p "$to/eigen/include" "$to/eigen/share/eigen3"
+    cp -R /usr/include/eigen3 "$to/eigen/include/"
+    cp -R /usr/share/eigen3/cmake "$to/eigen/share/eigen3/"
+    curl -fsSL "https://github.com/google/benchmark/archive/refs/tags/v$benchmark_version.tar.gz" |
+      tar -xz -C "$to" || stop "Google Benchmark $benchmark_version could not be fetched from GitHub"
+    mv "$to/benchmark-$benchmark_version" "$to/benchmark"
+    say "bundled into $to"
+    exit 0
+    ;;
+  --with) bundle=$(cd -- "${2:?--with needs a directory}" && pwd) ;;
+  '') ;;
+  *) stop "unknown argument $1" ;;
+esac
+
+if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q .; then
+  say "no NVIDIA GPU here: nothing was run"
+  exit 3
+fi
+command -v nvcc >/dev/null || PATH=$PATH:/usr/local/cuda/bin
+command -v nvcc >/dev/null || stop "there is no nvcc (CUDA toolkit 13)"
+
+jobs=$(getconf _NPROCESSORS_ONLN)
+prefix=
+if [ -n "$bundle" ]; then
+  prefix=$PWD/build/gpu-prefix
+  for package in googletest benchmark; do
+    cmake -S "$bundle/$package" -B "build/gpu-$package" -DCMAKE_BUILD_TYPE=Release \
+      -DCMAKE_INSTALL_PREFIX="$prefix" -DBENCHMARK_ENABLE_TESTING=OFF >/dev/null
+    cmake --build "build/gpu-$package" -j "$jobs" --target install >/dev/null
+  done
+  prefix="$prefix;$bundle/eigen"
+fi
+
+cmake -S . -B build/gpu -DCMAKE_BUILD_TYPE=Release -DKVAST_CUDA=ON -DKVAST_BUILD_EXAMPLES=OFF \
+  -DCMAKE_CUDA_ARCHITECTURES=native "-DCMAKE_PREFIX_PATH=$prefix" >/dev/null
+cmake --build build/gpu -j "$jobs" --target test_gpu bench-gpu
+
+failed=
+build/gpu/tests/test_gpu || failed="$failed tests"
+for tool in memcheck racecheck synccheck initcheck; do
+  say "compute-sanitizer $tool"
+  compute-sanitizer --tool "$tool" --error-exitcode 1 build/gpu/tests/test_gpu \
+    --gtest_filter='Append.*:Plan.*:Gather.*:GpuCache.Misuse*' ||
+    failed="$failed $tool"
+done
+
+device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)
+driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+toolkit=$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+result=bench/results/gpu-$(printf '%s' "$device" | tr ' /' '--').json
+build/gpu/bin/bench-gpu --benchmark_out="$result" --benchmark_out_format=json \
+  "--benchmark_context=device=$device,driver=$driver,toolkit=$toolkit,commit=$commit" ||
+  failed="$failed bench"
+if command -v python3 >/dev/null; then
+  python3 bench/peers/gpu_attention.py --out "bench/results/gpu-peers.json" \
+    --commit "$commit" || failed="$failed peers"
+fi
+say "figures are in $result"
+[ -z "$failed" ] || stop "FAILED:$failed"
+say "passed"

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// A step of 32 layers captured once in a CUDA graph and replayed while lengths grow gives what the
+// uncaptured steps give.
+#include <gtest/gtest.h>
+
+#include "kvast/gpu/kv_cache.cuh"
+#include "kvast/policy/streaming_llm.h"
+#include "tests/simt/backend.h"
+#include "tests/support/random.h"
+
+namespace kvast {
+namespace {
+
+constexpr int kSteps = 1000;
+
+class Batch {
+ public:
+  explicit Batch(const test::DeviceVector<float>& numbers)
+      : numbers_(numbers),
+        cache_(Shape{.layers = 32, .query_heads = 2, .heads = 2, .head_dim = 64},
+               {.sinks = 4, .recent = 300}, {{.residual = 32}}, pool_, {.sequences = 3}) {}
+
+  void step() {
+    auto pass = cache_.begin();
+    ASSERT_TRUE(pass) << pass.status().message();
+    for (int layer = 0; layer < cache_.layers(); ++layer)
+      ASSERT_TRUE(pass->append(layer, numbers_.data() + layer, numbers_.data() + 2 * layer));
+    ASSERT_TRUE(pass->commit());
+  }
+  auto& cache() { return cache_; }
+
+ private:
+  const test::DeviceVector<float>& numbers_;
+  gpu::Pool<gpu::CudaDevice> pool_{{.stream = test::stream()}};
+  KVCache<StreamingLLM, OnGpu<Kivi<4>>> cache_;
+};
+
+TEST(Graph, ReplaysEqualSteps) {
+  test::Random random(1);
+  const auto numbers = test::on_device(random.normals(3 * 2 * 64 + 100));
+  Batch plain(numbers);
+  Batch captured(numbers);
+  for (int step = 0; step < kSteps; ++step) plain.step();
+  captured.step();
+  ASSERT_TRUE(captured.cache().reserve(kSteps));
+  cudaGraph_t graph = nullptr;
+  ASSERT_EQ(cudaStreamBeginCapture(test::stream(), cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  captured.step();
+  ASSERT_EQ(cudaStreamEndCapture(test::stream(), &graph), cudaSuccess);
+  cudaGraphExec_t executable = nullptr;
+  ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
+  for (int step = 1; step < kSteps; ++step)
+    ASSERT_EQ(cudaGraphLaunch(executable, test::stream()), cudaSuccess);
+  ASSERT_TRUE(captured.cache().settle());
+  for (int sequence = 0; sequence < 3; ++sequence) {
+    ASSERT_EQ(captured.cache().length(sequence), kSteps);
+    for (const int layer : {0, 31}) {
+      ASSERT_EQ(*captured.cache().kept(sequence, layer, 1),
+                *plain.cache().kept(sequence, layer, 1));
+      test::DeviceVector<float> got(304 * 2 * 64);
+      test::DeviceVector<float> wanted(got.size());
+      ASSERT_TRUE(captured.cache().export_dense(sequence, layer, 304, got.data(), wanted.data()));
+      test::wait();
+      const test::DeviceVector<float> keys = got;
+      ASSERT_TRUE(plain.cache().export_dense(sequence, layer, 304, got.data(), wanted.data()));
+      test::wait();
+      ASSERT_EQ(keys, got);
+    }
+  }
+  ASSERT_EQ(captured.cache().counters().missing, 0);
+  (void)cudaGraphExecDestroy(executable);
+  (void)cudaGraphDestroy(graph);
+  for (int step = 0; step < 40; ++step) captured.step();  // the host goes on
+  EXPECT_EQ(captured.cache().length(0), kSteps + 40);
+}
+
+}  // namespace
+}  // namespace kvast

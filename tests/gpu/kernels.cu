@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every kernel of the library, compiled and not run: ./dev check cuda does it for sm_80, sm_90a and
+// sm_100.
+#include "kvast/format/codebook.h"
+#include "kvast/gpu/kv_cache.cuh"
+#include "kvast/gpu/plan.cuh"
+#include "kvast/gpu/quantize.cuh"
+#include "kvast/policy/full.h"
+#include "kvast/policy/streaming_llm.h"
+
+namespace kvast {
+
+template class KVCache<Full, OnGpu<Dense<half>>>;
+template class KVCache<StreamingLLM, OnGpu<Kivi<4, 2>>>;
+
+namespace gpu {
+
+template Status launch(const Plan&, Grid, cudaStream_t);
+template Status launch(const Append<F32>&, Grid, cudaStream_t);
+template Status launch(const Append<BF16>&, Grid, cudaStream_t);
+template Status launch(const EncodeSealed<Int<8>, Part::keys>&, Grid, cudaStream_t);
+template Status launch(const EncodeSealed<Fp8<E4M3>, Part::values>&, Grid, cudaStream_t);
+template Status launch(const detail::Quantize<Codebook<3>, Part::keys>&, Grid, cudaStream_t);
+template Status launch(const detail::Quantize<Int<3>, Part::values>&, Grid, cudaStream_t);
+template Status launch(const detail::Dequantize<Codebook<3>, Part::values>&, Grid, cudaStream_t);
+template Status launch(const detail::Gather&, Grid, cudaStream_t);
+
+}  // namespace gpu
+}  // namespace kvast
