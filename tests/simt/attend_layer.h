@@ -105,6 +105,7 @@ class AttendLayer {
   gpu::AttendOptions options{};
   gpu::SplitRules split{.workers = 5, .least_blocks = 2};
   gpu::QueryRope rope{};
+  bool saves = false;  ///< keep what the softmax computes
 
   /// A call for a kernel with tiles of `tile_rows`, with room for all it needs.
   gpu::AttendCall call(int tile_rows) {
@@ -129,6 +130,15 @@ class AttendLayer {
     lse_.assign(static_cast<std::size_t>(total_rows_ * query_heads_), NAN);
     made.output = {output_.data(), case_.type, output_stride_, value_dim_};
     made.options.log_sum_exp = lse_.data();
+    if (saves) {
+      made.saved = {.blocks = most_blocks(), .members = (case_.group + 1) / 2 * 2};
+      const auto lines =
+          static_cast<std::size_t>(tables() * made.saved.blocks * made.saved.members);
+      below_.assign(lines * kBlockTokens, std::uint16_t{7});
+      below_maxima_.assign(lines, NAN);
+      made.saved.below = below_.data();
+      made.saved.maxima = below_maxima_.data();
+    }
     return made;
   }
 
@@ -144,6 +154,11 @@ class AttendLayer {
   static void launch(const Kernel& kernel, gpu::Grid grid) {
     const Status status = TestDevice::launch(kernel, grid, stream());
     ASSERT_TRUE(status) << status.message();
+  }
+  int most_blocks() const {
+    int most = 0;
+    for (const SequenceCase& sequence : case_.sequences) most = std::max(most, blocks_of(sequence));
+    return most;
   }
   int most_queries() const {
     int most = 0;
@@ -294,6 +309,8 @@ class AttendLayer {
   DeviceVector<float> partial_outputs_;
   DeviceVector<float> partial_maxima_;
   DeviceVector<float> partial_sums_;
+  DeviceVector<std::uint16_t> below_;
+  DeviceVector<float> below_maxima_;
 };
 
 }  // namespace kvast::test

@@ -14,7 +14,7 @@
 
 #include <type_traits>
 
-#include "kvast/gpu/attend_queries.cuh"
+#include "kvast/gpu/attend_logits.cuh"
 
 namespace kvast::gpu {
 
@@ -198,7 +198,9 @@ struct Attend {
       const Visit& visit = stream.visits[visited % 2];
       Scores scores;
       if (turns()) {
-        turned_scores(block, tile, visit, keys, scores);
+        turned_scores<Products, Queries>(warp, call, tile, visit.live, visit.before, keys,
+                                         raw_queries(block),
+                                         shared + Shape::kQueriesAt + at * Queries::kBytes, scores);
       } else {
         Products::scores(warp, keys, shared + Shape::kQueriesAt, scores);
       }
@@ -217,13 +219,7 @@ struct Attend {
                        States& states, Sums& sums) const {
     const int lane = warp.lane();
     const int base = visit.index * kBlockTokens;
-    for (int row = 0; row < States::kMine; ++row) {
-      for (int token = 0; token < 4; ++token) {
-        float& score = scores[row / 2][2 * token + row % 2];
-        score = call.rules.logit(score);
-      }
-    }
-    if (call.options.bias.data != nullptr) add_bias(lane, tile, visit, scores);
+    finish_logits(lane, call, tile, visit.live, visit.positions, scores);
     const bool aged = visit.aged != 0;
     if (!aged && visit.live == kAllLive &&
         base + kBlockTokens - 1 <= tile.last_slot(tile.query(0))) {
@@ -248,19 +244,6 @@ struct Attend {
     if (call.saved.below != nullptr) save(lane, tile, visit, scores, states);
   }
 
-  KVAST_HD void add_bias(int lane, const RowTile& tile, const Visit& visit, Scores& scores) const {
-    const Bias& bias = call.options.bias;
-    for (int row = 0; row < States::kMine; ++row) {
-      const float* line = bias.data + tile.sequence * bias.sequence_stride +
-                          tile.query_head(row_of(lane, row)) * bias.head_stride;
-      for (int at = 0; at < 4; ++at) {
-        const int token = token_of(lane, at);
-        if ((visit.live >> token & 1U) != 0)
-          scores[row / 2][2 * at + row % 2] += line[visit.positions[token]] * kLog2OfE;
-      }
-    }
-  }
-
   /// Of a sequence's only query.
   KVAST_HD void save(int lane, const RowTile& tile, const Visit& visit, const Scores& weights,
                      const States& states) const {
@@ -278,43 +261,6 @@ struct Attend {
       if (lane >= 4) continue;
       saved.maxima[line * saved.members + member] = states.maximum[row];
       saved.maxima[line * saved.members + member + 1] = states.maximum[row + 1];
-    }
-  }
-
-  /// Keys rotated by their slot: a run of live tokens has consecutive ranks, so the queries are
-  /// turned once per run, by their distance to the token that would stand in the run's slot 0.
-  template <class Block>
-  KVAST_HD void turned_scores(const Block& block, const RowTile& tile, const Visit& visit,
-                              const std::byte* keys, Scores& scores) const {
-    const auto warp = block.warp();
-    const int lane = warp.lane();
-    std::byte* turned = block.shared() + Shape::kQueriesAt + block.warp_index() * Queries::kBytes;
-    const int newest = call.layer.head(tile.table).dense.live - 1;
-    const int last_query = call.layer.rows[tile.sequence].count - 1;
-    int rank = visit.before;
-    for (std::uint32_t left = visit.live; left != 0;) {
-      const int begin = lowest_bit(left);
-      const int length = lowest_bit(~(left >> begin));
-      const int base = rank - begin;
-      Queries::turn(
-          warp, call.rope, raw_queries(block), tile.count,
-          [&](int row) { return newest - (last_query - tile.query(row)) - base; }, turned);
-      Scores products;
-      Products::scores(warp, keys, turned, products);
-      warp.sync();  // `turned` is free
-      for (int of_tile = 0; of_tile < Products::kTiles; ++of_tile) {
-        for (int at = 0; at < kTileScores; ++at) {
-          const int token = token_of(lane, at / 2);
-          if (token >= begin && token < begin + length) scores[of_tile][at] = products[of_tile][at];
-        }
-      }
-      rank += length;
-      left = begin + length == kBlockTokens ? 0U : left & (kAllLive << (begin + length));
-    }
-    for (int of_tile = 0; of_tile < Products::kTiles; ++of_tile) {
-      for (int at = 0; at < kTileScores; ++at) {
-        if ((visit.live >> token_of(lane, at / 2) & 1U) == 0) scores[of_tile][at] = 0.0F;
-      }
     }
   }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kvast/gpu/append.cuh"
+#include "kvast/gpu/attend_rows.cuh"
 #include "kvast/gpu/cache_tables.cuh"
 #include "kvast/gpu/encode.cuh"
 #include "kvast/gpu/pass.cuh"
@@ -76,6 +77,12 @@ class CacheMemory {
   const LayerView& view(int layer) const { return views_.at(static_cast<std::size_t>(layer)); }
   SlotRope rope() const {
     return {.angles = tables_.angles,
+            .width = rope_.width,
+            .pairing = rope_.pairing,
+            .scale = rope_.scale};
+  }
+  QueryRope query_rope() const {
+    return {.frequencies = tables_.frequencies,
             .width = rope_.width,
             .pairing = rope_.pairing,
             .scale = rope_.scale};

@@ -21,12 +21,13 @@ class CacheTables {
   CacheTables& operator=(const CacheTables&) = delete;
   ~CacheTables() { release(); }
 
-  Head* heads = nullptr;       ///< of all layers, layer by layer [sequences, heads]
-  int* lengths = nullptr;      ///< [sequences]
-  Rows* rows = nullptr;        ///< [sequences]
-  int* sealed = nullptr;       ///< [layers, most tables]
-  LayerView* views = nullptr;  ///< [layers]
-  float* angles = nullptr;     ///< of 32 slots; null: no rotation
+  Head* heads = nullptr;         ///< of all layers, layer by layer [sequences, heads]
+  int* lengths = nullptr;        ///< [sequences]
+  Rows* rows = nullptr;          ///< [sequences]
+  int* sealed = nullptr;         ///< [layers, most tables]
+  LayerView* views = nullptr;    ///< [layers]
+  float* angles = nullptr;       ///< of 32 slots; null: no rotation
+  float* frequencies = nullptr;  ///< the rope's, behind the angles
   Counters* counters = nullptr;
   Counters* report = nullptr;  ///< the host's copy
 
@@ -57,6 +58,7 @@ class CacheTables {
     }
     if (status && angles != nullptr) {
       std::vector<float> host(static_cast<std::size_t>(kBlockTokens * rope.width));
+      host.insert(host.end(), rope.inverse_frequencies.begin(), rope.inverse_frequencies.end());
       for (int slot = 0; slot < kBlockTokens; ++slot)
         angles_at(rope, slot, host.data() + slot * rope.width);
       status.then([&] {
@@ -110,7 +112,7 @@ class CacheTables {
     const std::size_t at_views = room(host_views.size() * sizeof(LayerView));
     const std::size_t at_counters = room(sizeof(Counters));
     const std::size_t at_angles =
-        room(static_cast<std::size_t>(kBlockTokens * rope.width) * sizeof(float));
+        room(static_cast<std::size_t>(kBlockTokens * rope.width + rope.width / 2) * sizeof(float));
     Status status = pool_.prepare();
     status.then([&] { return pool_.allocate(memory_, end); });
     if (!status) {
@@ -125,7 +127,10 @@ class CacheTables {
     sealed = reinterpret_cast<int*>(base + at_sealed);
     views = reinterpret_cast<LayerView*>(base + at_views);
     counters = reinterpret_cast<Counters*>(base + at_counters);
-    angles = rope.empty() ? nullptr : reinterpret_cast<float*>(base + at_angles);
+    if (!rope.empty()) {
+      angles = reinterpret_cast<float*>(base + at_angles);
+      frequencies = angles + kBlockTokens * rope.width;
+    }
     status.then([&] { return DeviceType::fill(memory_, 0, end, pool_.stream()); });
     void* pinned = nullptr;
     status.then([&] { return DeviceType::allocate_host(pinned, sizeof(Counters)); });

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kvast/gpu/append.cuh"
+#include "kvast/gpu/attend_run.cuh"
 #include "kvast/gpu/cache_memory.cuh"
 #include "kvast/gpu/encode.cuh"
 #include "kvast/gpu/export.cuh"
@@ -82,7 +83,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   /// Allocates nothing. Throws Error for impossible shapes and settings.
   KVCache(const ShapeList& shape, Policy policy, OnGpu<S, DeviceType> storage, Pool& pool,
           const gpu::CacheOptions& options = {}, Caller caller = Caller::here())
-      : policy_(policy), memory_(pool, options.sequences) {
+      : policy_(policy), memory_(pool, options.sequences), attention_(pool) {
     if constexpr (requires { policy.validate(caller); }) policy.validate(caller);
     storage.storage.validate(caller);
     require(options.sequences >= 1 && options.sequences <= 4096, caller, "options.sequences is ",
@@ -108,6 +109,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
                                    .residual = format.residual,
                                    .first_coded = format.first_coded},
                         caller);
+      groups_.push_back(shape[layer].group());
     }
     memory_.set_rope(options.rope);
   }
@@ -196,8 +198,12 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     return export_part<gpu::Part::values, typename Formats::Values>(
         sequence, layer, rows, values, memory_.view(layer).value_dim, caller);
   }
-  /// What this cache holds of the pool: blocks and tables. Waits for the stream.
-  Result<std::size_t> bytes_in_use() { return memory_.bytes_in_use(); }
+  /// What this cache holds of the pool: blocks, tables, and attend's scratch. Waits for the stream.
+  Result<std::size_t> bytes_in_use() {
+    Result<std::size_t> bytes = memory_.bytes_in_use();
+    if (bytes) *bytes += attention_.bytes();
+    return bytes;
+  }
   /// What kernels counted, as of some passes ago: numbers that were refused, and steps.
   const gpu::Counters& counters() { return memory_.latest(); }
 
@@ -239,6 +245,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
 
   Policy policy_;
   gpu::CacheMemory<DeviceType> memory_;
+  gpu::Attention<typename Formats::Waiting, DeviceType> attention_;
+  std::vector<int> groups_;  ///< [layers] query heads per head
   bool ends_prompt_ = false;
   bool seals_ = true;
 };
@@ -288,6 +296,32 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     return memory.did(
         layer,
         DeviceType::launch(kernel, {view.tables() * kernel.spread, kernel.kSharedBytes}, stream));
+  }
+
+  /// Attention of a layer's new tokens over all that is kept of their sequence, themselves
+  /// included: `queries` [rows, Q, D], `output` [rows, Q, Dv], device memory, of any element types.
+  /// Causal within the pass; sums in f32. Keys are multiplied in the storage's elements, queries
+  /// are rounded to them, but for Dense<float>. Between append and commit, any number of times. The
+  /// first call with so many queries allocates. Heads of at most 256 features.
+  Status attend(int layer, const gpu::Tensor& queries, const gpu::OutputTensor& output,
+                const gpu::AttendOptions& options = {}, Caller caller = Caller::here()) {
+    auto& memory = memory_of(caller);
+    memory.expect(layer, gpu::Stage::appended, "attend", caller);
+    require(!Formats::codes, caller,
+            "attend: codes are not attended to on the device yet; export_dense decodes them");
+    const gpu::LayerView& view = memory.view(layer);
+    require(std::max(view.head_dim, view.value_dim) <= gpu::kMostAttendDim, caller,
+            "attend: heads have ", view.head_dim, " and ", view.value_dim,
+            " features, on the device at most ", gpu::kMostAttendDim);
+    gpu::check_options(options, caller);
+    gpu::AttendCall call{.layer = view, .options = options, .rope = memory.query_rope()};
+    call.group = cache_->groups_[static_cast<std::size_t>(layer)];
+    call.queries = queries.checked("attend: queries", call.query_heads(), view.head_dim, caller);
+    call.output = output.checked("attend: output", call.query_heads(), view.value_dim, caller);
+    const float scale =
+        options.scale != 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(view.head_dim));
+    call.rules = gpu::LogitRules::of(scale, options.softcap);
+    return memory.did(layer, cache_->attention_.run(call, memory.most_rows()));
   }
 
   /// Makes the pass final for a layer: evict, seal.

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// The host's side of attend: which kernel, how its work is split, and the memory that takes.
+#pragma once
+
+#include <cmath>
+#include <type_traits>
+
+#include "kvast/gpu/attend.cuh"
+#include "kvast/gpu/attend_merge.cuh"
+#include "kvast/gpu/pool.cuh"
+
+namespace kvast::gpu {
+
+/// Features that a head's keys or values may have for attention on the device.
+inline constexpr int kMostAttendDim = 256;
+
+/// Throws Error for options that mean nothing.
+inline void check_options(const AttendOptions& options, Caller caller) {
+  require(std::isfinite(options.scale), caller, "attend: scale is ", options.scale,
+          ", must be finite");
+  require(std::isfinite(options.softcap) && options.softcap >= 0.0F, caller, "attend: softcap is ",
+          options.softcap, ", must be finite and at least 0");
+  require(options.window >= 0, caller, "attend: window is ", options.window,
+          ", must be at least 0");
+  require(options.bias.head_stride >= 0 && options.bias.sequence_stride >= 0, caller,
+          "attend: strides of the bias must be at least 0");
+}
+
+/// How the rows of a pass and the blocks of its heads become units of work.
+struct AttendSplit {
+  int tiles = 1;  ///< of the rows of the head that has most
+  SplitRules rules{};
+  std::int64_t items = 0;   ///< at most
+  std::int64_t stored = 0;  ///< units whose results may have to be merged, at most
+
+  /// `workers`: thread blocks that run at the same time. Where tiles of rows are work enough,
+  /// ranges are not split: each result would be written, read and merged once more.
+  static AttendSplit of(int tables, int rows, int tile_rows, int workers) {
+    AttendSplit made{.tiles = most_of((rows + tile_rows - 1) / tile_rows, 1)};
+    const bool splits = made.tiles == 1 || std::int64_t{tables} * made.tiles < workers;
+    made.rules = {.workers = most_of(workers / made.tiles, 1)};
+    if (!splits) made.rules = {.workers = 1, .least_blocks = 1 << 20};
+    made.items = most_items(tables, made.rules);
+    made.stored = splits ? made.items * made.tiles : 0;
+    return made;
+  }
+};
+
+/// Scratch memory for the attention of one cache, on its pool's stream; all layers share it. Grows
+/// with shapes and queries, not with lengths: a captured pass stays valid.
+template <class Format, class DeviceType>
+class Attention {
+ public:
+  explicit Attention(Pool<DeviceType>& pool) : pool_(pool) {}
+  Attention(const Attention&) = delete;
+  Attention& operator=(const Attention&) = delete;
+  ~Attention() {
+    if (memory_ != nullptr) pool_.release(memory_);
+  }
+
+  std::size_t bytes() const { return bytes_; }
+
+  /// Fills in what `call` lacks: plan, tiles and scratch. `most_queries`: of any sequence. The
+  /// payload of dense blocks must be of Format, rows of a multiple of 16 bytes.
+  Status run(AttendCall call, int most_queries) {
+    const int widest = most_of(call.layer.head_dim, call.layer.value_dim);
+    if (widest <= 64) return run_wide<64>(call, most_queries);
+    if (widest <= 96) return run_wide<96>(call, most_queries);
+    if (widest <= 128) return run_wide<128>(call, most_queries);
+    return run_wide<256>(call, most_queries);
+  }
+
+ private:
+  template <int kDim>
+  Status run_wide(AttendCall& call, int most_queries) {
+    // Tensor cores take 16 rows in the time of 8 where bytes bound; more would need registers that
+    // there are not. Turned queries are many copies: 8 rows of them are enough.
+    if constexpr (!std::is_same_v<Format, F32>) {
+      if (most_queries * call.group > kTileRows && call.rope.frequencies == nullptr)
+        return run_kernel<Attend<Format, kDim, 16>, 16>(call, most_queries);
+    }
+    return run_kernel<Attend<Format, kDim, 8>, 8>(call, most_queries);
+  }
+
+  template <class Kernel, int kRows>
+  Status run_kernel(AttendCall& call, int most_queries) {
+    const bool turns = call.rope.frequencies != nullptr;
+    const int tables = call.layer.tables();
+    const int workers = DeviceType::processors() * Kernel::Shape::per_processor(turns);
+    const AttendSplit split = AttendSplit::of(tables, most_queries * call.group, kRows, workers);
+    call.tiles = split.tiles;
+    if (Status status = provide(call, split, kRows); !status) return status;
+    const auto stream = pool_.stream();
+    const Plan plan{.layer = call.layer, .plan = call.plan, .rules = split.rules};
+    Status status = DeviceType::launch(plan, {1, Plan::kSharedBytes}, stream);
+    if (status)
+      status =
+          DeviceType::launch(Kernel{call}, {workers, Kernel::Shape::shared_bytes(turns)}, stream);
+    if (status)
+      status = DeviceType::launch(MergeParts{call, kRows}, {tables * most_queries * call.group, 0},
+                                  stream);
+    return status;
+  }
+
+  Status provide(AttendCall& call, const AttendSplit& split, int tile_rows) {
+    std::size_t end = 0;
+    const auto room = [&end](std::int64_t count, std::size_t each) {
+      const std::size_t begin = end;
+      end += (static_cast<std::size_t>(count) * each + 63) / 64 * 64;
+      return begin;
+    };
+    const std::size_t items = room(split.items, sizeof(WorkItem));
+    const std::size_t heads = room(call.layer.tables(), sizeof(HeadItems));
+    const std::size_t count = room(1, sizeof(int));
+    const std::int64_t rows = split.stored * tile_rows;
+    const std::size_t maxima = room(rows, sizeof(float));
+    const std::size_t sums = room(rows, sizeof(float));
+    const std::size_t outputs = room(rows * call.layer.value_dim, sizeof(float));
+    if (end > bytes_) {
+      void* memory = nullptr;
+      if (Status status = pool_.allocate(memory, end); !status) return status;
+      if (memory_ != nullptr) pool_.release(memory_);
+      memory_ = memory;
+      bytes_ = end;
+    }
+    auto* base = static_cast<std::byte*>(memory_);
+    call.plan = {.items = reinterpret_cast<WorkItem*>(base + items),
+                 .heads = reinterpret_cast<HeadItems*>(base + heads),
+                 .count = reinterpret_cast<int*>(base + count)};
+    call.partials = {.outputs = reinterpret_cast<float*>(base + outputs),
+                     .maxima = reinterpret_cast<float*>(base + maxima),
+                     .sums = reinterpret_cast<float*>(base + sums)};
+    return {};
+  }
+
+  Pool<DeviceType>& pool_;
+  void* memory_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace kvast::gpu

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention through KVCache<Policy, OnGpu<S>>: passes of a batch against the reference in double.
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <vector>
+
+#include "kvast/gpu/kv_cache.cuh"
+#include "kvast/policy/full.h"
+#include "kvast/policy/streaming_llm.h"
+#include "tests/simt/backend.h"
+#include "tests/support/random.h"
+#include "tests/support/reference.h"
+#include "tests/support/refused.h"
+
+namespace kvast {
+namespace {
+
+using test::DeviceVector;
+using test::Random;
+using test::ReferenceLayer;
+using test::ReferenceRules;
+using test::TestDevice;
+
+/// A cache of one layer and a reference per sequence.
+template <class Policy, class S>
+class AttendTwins {
+ public:
+  using Format = typename gpu::DeviceFormats<S>::Waiting;
+  using Cache = KVCache<Policy, OnGpu<S, TestDevice>>;
+
+  AttendTwins(const Shape& shape, Policy policy, const gpu::CacheOptions& options)
+      : shape_(shape), cache_(shape, policy, {S{}}, pool_, options) {
+    for (int sequence = 0; sequence < options.sequences; ++sequence)
+      references_.emplace_back(shape.query_heads, shape.heads, shape.head_dim, shape.values());
+  }
+
+  Cache& cache() { return cache_; }
+  gpu::Pool<TestDevice>& pool() { return pool_; }
+
+  /// The largest relative error of a row.
+  double pass(const std::vector<int>& counts, const gpu::AttendOptions& options = {},
+              const ReferenceRules& rules = {}) {
+    const int rows = std::accumulate(counts.begin(), counts.end(), 0);
+    const auto keys = stored(rows * shape_.heads * shape_.head_dim);
+    const auto values = stored(rows * shape_.heads * shape_.values());
+    const auto queries = test::on_device(random_.normals(
+        static_cast<std::size_t>(rows * shape_.query_heads * shape_.head_dim), 2.0));
+    DeviceVector<float> output(
+        static_cast<std::size_t>(rows * shape_.query_heads * shape_.values()), NAN);
+    auto pass = cache_.begin({.counts = counts});
+    EXPECT_TRUE(pass) << pass.status().message();
+    EXPECT_TRUE(pass->append(0, keys.data(), values.data()));
+    const Status status = pass->attend(0, queries.data(), output.data(), options);
+    EXPECT_TRUE(status) << status.message();
+    EXPECT_TRUE(pass->commit());
+    test::wait();
+    double worst = 0.0;
+    int row = 0;
+    for (std::size_t sequence = 0; sequence < counts.size(); ++sequence) {
+      const int at = static_cast<int>(sequence);
+      const int length = cache_.length(at);
+      std::vector<int> positions(static_cast<std::size_t>(counts[sequence]));
+      std::iota(positions.begin(), positions.end(), length - counts[sequence]);
+      references_[sequence].append(positions, keys.data() + row * shape_.heads * shape_.head_dim,
+                                   values.data() + row * shape_.heads * shape_.values());
+      for (const int position : positions) {
+        for (int head = 0; head < shape_.query_heads; ++head) {
+          const auto line = static_cast<std::ptrdiff_t>(row * shape_.query_heads + head);
+          const auto sight = references_[sequence].attend(
+              head, position, queries.data() + line * shape_.head_dim, rules);
+          const double error =
+              test::relative_error(output.data() + line * shape_.values(), sight.output);
+          worst = std::max(worst, std::isnan(error) ? INFINITY : error);
+        }
+        ++row;
+      }
+      for (int head = 0; head < shape_.heads; ++head)
+        references_[sequence].keep(head, *cache_.kept(at, 0, head));
+    }
+    return worst;
+  }
+
+ private:
+  DeviceVector<float> stored(int count) {
+    DeviceVector<float> numbers = test::on_device(random_.normals(static_cast<std::size_t>(count)));
+    for (float& number : numbers) number = Format::number(Format::element(number));
+    return numbers;
+  }
+
+  Shape shape_;
+  Random random_{17};
+  gpu::Pool<TestDevice> pool_{{.stream = test::stream()}};
+  Cache cache_;
+  std::vector<ReferenceLayer> references_;
+};
+
+TEST(GpuAttend, FullOverPromptsAndSteps) {
+  const Shape shape{.query_heads = 8, .heads = 2, .head_dim = 64, .value_dim = 40};
+  for (const test::Schedule schedule : test::kSchedules) {
+    test::begin_schedule(schedule);
+    AttendTwins<Full, Dense<half>> twins(shape, {}, {.sequences = 3});
+    EXPECT_LE(twins.pass({33, 5, 0}), 2e-3);
+    EXPECT_LE(twins.pass({1, 31, 1}), 2e-3);
+    for (int step = 0; step < 3; ++step) EXPECT_LE(twins.pass({1, step % 2, 1}), 2e-3);
+  }
+}
+
+TEST(GpuAttend, AfterEvictionHolesAreFilledAndPositionsStay) {
+  test::begin_schedule(test::kSchedules[0]);
+  const Shape shape{.query_heads = 3, .heads = 1, .head_dim = 72};
+  AttendTwins<StreamingLLM, Dense<half>> twins(shape, {.sinks = 3, .recent = 40}, {.sequences = 2});
+  ReferenceRules rules;
+  rules.window = 30;
+  for (int step = 0; step < 8; ++step) {
+    EXPECT_LE(twins.pass({11, 7}), 2e-3);
+    EXPECT_LE(twins.pass({1, 1}, {.window = 30}, rules), 2e-3);
+  }
+}
+
+TEST(GpuAttend, CompactedPositionsSlideWithTheWindow) {
+  test::begin_schedule(test::kSchedules[0]);
+  const Shape shape{.query_heads = 2, .heads = 1, .head_dim = 64};
+  const Rope rope = Rope::plain(64, 1e4, Pairing::interleaved);
+  test::ReferenceRope reference{.interleaved = true};
+  for (const float frequency : rope.inverse_frequencies)
+    reference.frequencies.push_back(static_cast<double>(frequency));
+  ReferenceRules rules;
+  rules.rope = &reference;
+  AttendTwins<StreamingLLM, Dense<float>> twins(
+      shape, {.sinks = 2, .recent = 37},
+      {.sequences = 2, .positions = Positions::compacted, .rope = rope});
+  EXPECT_LE(twins.pass({70, 3}, {}, rules), 1e-5);
+  for (int step = 0; step < 40; ++step) EXPECT_LE(twins.pass({1, 2}, {}, rules), 1e-5);
+}
+
+TEST(AttendSplit, GivesEveryWorkerAUnitAndStoresNoMoreThanItMust) {
+  for (const int tables : {1, 8, 500}) {
+    for (const int rows : {1, 8, 9, 40, 5000}) {
+      const auto split = gpu::AttendSplit::of(tables, rows, 8, 264);
+      ASSERT_GE(split.tiles * 8, rows);
+      ASSERT_GE(split.items, tables);
+      if (split.tiles == 1) {
+        ASSERT_EQ(split.rules.workers, 264);
+      }
+      const bool enough = split.tiles > 1 && tables * split.tiles >= 264;
+      ASSERT_EQ(split.stored == 0, enough);
+      if (enough) {  // then heads have one part each, however long
+        const int per_part = gpu::blocks_per_part(std::int64_t{1} << 30, split.rules);
+        ASSERT_EQ(gpu::parts_of(1 << 20, per_part), 1);
+      } else {
+        ASSERT_LE(split.stored, 4 * std::max(tables * split.tiles, 264));
+      }
+    }
+  }
+}
+
+TEST(GpuAttend, AllocatesNothingOnceItIsWarm) {
+  test::begin_schedule(test::kSchedules[0]);
+  const Shape shape{.query_heads = 4, .heads = 1, .head_dim = 64};
+  AttendTwins<Full, Dense<half>> twins(shape, {}, {.sequences = 1});
+  EXPECT_LE(twins.pass({150}), 2e-3);
+  EXPECT_LE(twins.pass({1}), 2e-3);
+  const std::size_t held = twins.pool().bytes_held();
+  for (int step = 0; step < 8; ++step) EXPECT_LE(twins.pass({1}), 2e-3);
+  EXPECT_EQ(twins.pool().bytes_held(), held);
+}
+
+TEST(GpuAttend, RefusesByName) {
+  test::begin_schedule(test::kSchedules[0]);
+  gpu::Pool<TestDevice> pool({.stream = test::stream()});
+  const DeviceVector<float> numbers(4096, 0.5F);
+  DeviceVector<float> output(4096);
+  {
+    KVCache<Full, OnGpu<Dense<half>, TestDevice>> cache(
+        Shape{.query_heads = 1, .heads = 1, .head_dim = 264}, {}, {}, pool);
+    auto pass = cache.begin();
+    ASSERT_TRUE(pass);
+    test::expect_refused([&] { (void)pass->attend(0, numbers.data(), output.data()); },
+                         {"out of order"});
+    ASSERT_TRUE(pass->append(0, numbers.data(), numbers.data()));
+    test::expect_refused([&] { (void)pass->attend(0, numbers.data(), output.data()); }, {"264"});
+  }
+  KVCache<Full, OnGpu<Kivi<4>, TestDevice>> cache(
+      Shape{.query_heads = 1, .heads = 1, .head_dim = 64}, {}, {}, pool);
+  auto pass = cache.begin();
+  ASSERT_TRUE(pass);
+  ASSERT_TRUE(pass->append(0, numbers.data(), numbers.data()));
+  test::expect_refused([&] { (void)pass->attend(0, numbers.data(), output.data()); }, {"codes"});
+}
+
+}  // namespace
+}  // namespace kvast
