@@ -93,12 +93,14 @@ class Attention {
     const auto stream = pool_.stream();
     const Plan plan{.layer = call.layer, .plan = call.plan, .rules = split.rules};
     Status status = DeviceType::launch(plan, {1, Plan::kSharedBytes}, stream);
-    if (status)
-      status =
-          DeviceType::launch(Kernel{call}, {workers, Kernel::Shape::shared_bytes(turns)}, stream);
-    if (status)
-      status = DeviceType::launch(MergeParts{call, kRows}, {tables * most_queries * call.group, 0},
-                                  stream);
+    status.then([&] {
+      return DeviceType::launch(Kernel{call}, {workers, Kernel::Shape::shared_bytes(turns)},
+                                stream);
+    });
+    status.then([&] {
+      return DeviceType::launch(MergeParts{call, kRows}, {tables * most_queries * call.group, 0},
+                                stream);
+    });
     return status;
   }
 
