@@ -51,7 +51,7 @@ class OneHead {
  private:
   void fill() {
     Requests requests;
-    (void)reserve_layer(layer_, tokens_, true, false, pool_, requests);
+    (void)reserve_layer(layer_, tokens_, true, false, false, pool_, requests);
     if (!account_.reserve(requests.all())) return;
     std::vector<int> positions;
     for (int position = 0; position < tokens_; ++position) positions.push_back(position);

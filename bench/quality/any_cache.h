@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "kvast/calibrate/progressive.h"
 #include "kvast/core/pass_options.h"
 #include "kvast/core/pool.h"
 #include "kvast/core/shape.h"
@@ -29,7 +31,7 @@ class AnyCache {
 
   /// A second cache with the same tokens; null where the pool is exhausted.
   virtual std::unique_ptr<AnyCache> fork() = 0;
-  /// Positions::compacted: keys and queries must arrive unrotated.
+  /// Positions::compacted and unrotated: keys and queries must arrive unrotated.
   virtual bool wants_unrotated() const = 0;
   virtual int length() const = 0;
   virtual std::size_t bytes_in_use() const = 0;
@@ -45,10 +47,13 @@ class AnyCache {
 /// What a cache needs to know of its model and prompt.
 struct CacheSetup {
   Shape shape;
-  int prompt_tokens = 0;  ///< fractions in a SPEC are of this
-  Rope rope;              ///< used under positions=compacted only
+  int prompt_tokens = 0;   ///< fractions in a SPEC are of this
+  int decoded_tokens = 0;  ///< that follow it: `bytes` in a policy's SPEC hold at their end
+  Rope rope;               ///< used where keys and queries arrive unrotated
   Executor executor{};
   BlockPool* pool = nullptr;
+  /// Directions of the model's weights, for lorc; empty where they are not at hand.
+  std::function<std::shared_ptr<const WeightCalibration>()> weights{};
 };
 
 /// A cache for SPECs of policy and storage (see Spec). Throws SpecError naming the valid names or

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "bench/quality/demo.h"
 #include "bench/quality/nll.h"
@@ -25,6 +26,8 @@ struct Arguments {
   std::string tasks;
   std::string question_seen = "no";
   std::vector<std::string> policies{"full"};
+  std::vector<std::string> storages{"f16"};
+  std::vector<double> shares{0.5, 0.25, 0.125};
   int offset = 0;
   int threads = 2;
   NllOptions nll;
@@ -67,7 +70,8 @@ void nll(Model& model, const Arguments& arguments) {
   const auto skipped = std::min(static_cast<std::size_t>(arguments.offset), text.size());
   const std::span<const int> tokens = std::span(text).subspan(skipped);
   for (const std::string& policy : arguments.policies)  // refuse a SPEC before the long run
-    (void)model.cache(policy, arguments.nll.storage, arguments.nll.context);
+    (void)model.cache(policy, arguments.nll.storage, arguments.nll.context,
+                      arguments.nll.continuation);
   std::fprintf(stderr, "full cache, %d + %d tokens\n", arguments.nll.context,
                arguments.nll.continuation);
   const Reference reference = run_reference(model, tokens, arguments.nll);
@@ -76,6 +80,35 @@ void nll(Model& model, const Arguments& arguments) {
     NllOptions options = arguments.nll;
     options.policy = policy;
     print_nll(arguments, options, run_nll(model, tokens, options, reference));
+  }
+}
+
+/// Policies x storages, each with as many tokens as the same bytes allow.
+void frontier(Model& model, const Arguments& arguments) {
+  const std::vector<int> text = model.tokenizer().encode(read_text(arguments.text));
+  const auto skipped = std::min(static_cast<std::size_t>(arguments.offset), text.size());
+  const std::span<const int> tokens = std::span(text).subspan(skipped);
+  std::vector<NllOptions> all;
+  for (const std::string& storage : arguments.storages) {
+    for (const std::string& policy : arguments.policies) {
+      for (const double share : arguments.shares) {
+        NllOptions options = arguments.nll;
+        options.storage = storage;
+        std::ostringstream spec;
+        spec << policy << (policy.find(':') == std::string::npos ? ":" : ",") << "bytes=" << share;
+        options.policy = policy == "full" ? policy : spec.str();
+        all.push_back(options);
+        if (policy == "full") break;  // as many bytes as it needs
+      }
+    }
+  }
+  for (const NllOptions& options : all)  // refuse a SPEC before the long run
+    (void)model.cache(options.policy, options.storage, options.context, options.continuation);
+  const Reference reference = run_reference(model, tokens, arguments.nll);
+  for (const NllOptions& options : all) {
+    std::fprintf(stderr, "%s, %s\n", options.policy.c_str(), options.storage.c_str());
+    print_nll(arguments, options, run_nll(model, tokens, options, reference));
+    std::fflush(stdout);
   }
 }
 
@@ -116,27 +149,47 @@ int main(int argc, char** argv) {
     command->add_option("--model", arguments.model, "GGUF file")->required();
     command->add_option("--threads", arguments.threads, "threads")->check(CLI::Range(1, 1024));
   };
-  const auto cache_options = [&](CLI::App* command) {
+  const auto policy_option = [&](CLI::App* command) {
     command->add_option("--policy", arguments.policies, "SPEC of the policy; may be repeated")
         ->take_all()
         ->expected(1);
+  };
+  const auto cache_options = [&](CLI::App* command) {
+    policy_option(command);
     command->add_option("--storage", arguments.nll.storage, "SPEC of the storage");
     command
         ->add_option("--chunk", arguments.nll.chunk,
                      "prefill in chunks of this many tokens; 0: at once")
         ->check(CLI::Range(0, 1 << 20));
   };
+  const auto text_options = [&](CLI::App* command) {
+    command->add_option("--text", arguments.text, "text file")->required();
+    command->add_option("--offset", arguments.offset, "tokens of the text to skip first")
+        ->check(CLI::Range(0, 1 << 30));
+    command->add_option("--context", arguments.nll.context, "tokens prefilled")
+        ->check(CLI::Range(1, 1 << 20));
+    command->add_option("--continuation", arguments.nll.continuation, "tokens scored")
+        ->check(CLI::Range(1, 1 << 20));
+  };
   CLI::App* nll_command =
       app.add_subcommand("nll", "nats per token and divergence from the full cache");
   common(nll_command);
   cache_options(nll_command);
-  nll_command->add_option("--text", arguments.text, "text file")->required();
-  nll_command->add_option("--offset", arguments.offset, "tokens of the text to skip first")
-      ->check(CLI::Range(0, 1 << 30));
-  nll_command->add_option("--context", arguments.nll.context, "tokens prefilled")
-      ->check(CLI::Range(1, 1 << 20));
-  nll_command->add_option("--continuation", arguments.nll.continuation, "tokens scored")
-      ->check(CLI::Range(1, 1 << 20));
+  text_options(nll_command);
+  CLI::App* frontier_command =
+      app.add_subcommand("frontier", "the same for policies and storages at equal bytes");
+  common(frontier_command);
+  policy_option(frontier_command);
+  text_options(frontier_command);
+  frontier_command
+      ->add_option("--storage", arguments.storages, "SPEC of the storage; may be repeated")
+      ->take_all()
+      ->expected(1);
+  frontier_command
+      ->add_option("--bytes", arguments.shares,
+                   "shares of the full f16 cache's bytes, or bytes in all; may be repeated")
+      ->take_all()
+      ->expected(1);
   CLI::App* recall_command = app.add_subcommand("recall", "answers that stand in the context");
   common(recall_command);
   cache_options(recall_command);
@@ -175,6 +228,7 @@ int main(int argc, char** argv) {
     }
     Model model(arguments.model, arguments.threads);
     if (nll_command->parsed()) nll(model, arguments);
+    if (frontier_command->parsed()) frontier(model, arguments);
     if (recall_command->parsed()) {
       for (const std::string& policy : arguments.policies) recall(model, arguments, policy);
     }

@@ -32,7 +32,7 @@ POLICIES = {
     "cascading": ("cascading:sinks=4,rings=4,ring={quarter},when=prompt", None),
     "tova": ("tova:budget={kept},when=prompt", "tova"),
     "snapkv": ("snapkv:budget={kept}", "snapkv"),
-    "pyramidkv": ("pyramidkv:budget={kept}", None),
+    "pyramidkv": ("pyramidkv:budget={kept}", "pyramidkv"),
     "pyramidkv, kvpress' schedule": (
         "pyramidkv:budget={kept},schedule=kvpress",
         "pyramidkv",
@@ -43,6 +43,8 @@ POLICIES = {
     "lagkv": ("lagkv:budget={kept},sinks=4,lag=128", "lagkv"),
     "expected": ("expected:budget={kept},sinks=4", "expected"),
 }
+# follows its paper where the peer leaves it: at small budgets kvpress gives all layers the same
+OTHER_RULE = {"pyramidkv"}
 WITHOUT_BUDGET = {"fastgen": "fastgen:when=prompt", "dbudgetkv": "dbudgetkv"}
 KEPT = (0.5, 0.25, 0.1)
 
@@ -121,8 +123,9 @@ def main():
     )
     worse = [row for row in rows if row["peer_nll"] and row["nll"] > row["peer_nll"] + 0.02]
     for row in worse:
-        print(f"worse than kvpress: {row['policy']} at {row['kept']}", file=sys.stderr)
-    return 1 if worse else 0
+        known = ", by another rule than the peer's" if row["policy"] in OTHER_RULE else ""
+        print(f"worse than kvpress: {row['policy']} at {row['kept']}{known}", file=sys.stderr)
+    return 1 if {row["policy"] for row in worse} - OTHER_RULE else 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ void for_each_policy(Visit&& visit) {
 
 std::unique_ptr<AnyCache> make_cache(const std::string& policy, const std::string& storage,
                                      const CacheSetup& setup) {
-  const AnyStorage kept = read_storage(storage);
+  const AnyStorage kept = read_storage(storage, &setup);
   Spec spec = Spec::parse(policy);
   std::unique_ptr<AnyCache> made;
   std::string names;

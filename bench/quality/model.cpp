@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "examples/decoder/calibrate.h"
 #include "kvast/host/openmp.h"
 
 namespace kvast::quality {
@@ -19,13 +20,20 @@ Model::Model(const std::string& file, int threads)
 }
 
 std::unique_ptr<AnyCache> Model::cache(const std::string& policy, const std::string& storage,
-                                       int prompt) {
+                                       int prompt, int decoded) {
   return make_cache(policy, storage,
                     {.shape = llama_->config().shape(),
                      .prompt_tokens = prompt,
+                     .decoded_tokens = decoded,
                      .rope = llama_->config().rope,
                      .executor = executor_,
-                     .pool = &pool_});
+                     .pool = &pool_,
+                     .weights = [this] {
+                       if (weights_ == nullptr)
+                         weights_ = std::make_shared<const WeightCalibration>(
+                             decoder::calibrate_weights(*llama_));
+                       return weights_;
+                     }});
 }
 
 double Model::full_f16_bytes(int tokens) const {

@@ -30,8 +30,8 @@ class Model {
   const decoder::Tokenizer& tokenizer() const { return *tokenizer_; }
   BlockPool& pool() { return pool_; }
 
-  std::unique_ptr<AnyCache> cache(const std::string& policy, const std::string& storage,
-                                  int prompt);
+  std::unique_ptr<AnyCache> cache(const std::string& policy, const std::string& storage, int prompt,
+                                  int decoded = 0);
   /// Bytes of a full f16 cache of `tokens` tokens: 2 x 2 bytes x heads x head_dim x layers x
   /// tokens.
   double full_f16_bytes(int tokens) const;
@@ -43,6 +43,7 @@ class Model {
   std::unique_ptr<decoder::Tokenizer> tokenizer_;
   std::unique_ptr<decoder::Llama> llama_;
   BlockPool pool_;
+  std::shared_ptr<const WeightCalibration> weights_;  // made when first asked for
 };
 
 /// Feeds a prompt in one pass (chunk 0) or in chunks; logits of the last token are in model.llama()

@@ -64,7 +64,8 @@ Reference run_reference(Model& model, std::span<const int> tokens, const NllOpti
 NllResult run_nll(Model& model, std::span<const int> tokens, const NllOptions& options,
                   const Reference& reference) {
   check_length(tokens, options);
-  const auto cache = model.cache(options.policy, options.storage, options.context);
+  const auto cache =
+      model.cache(options.policy, options.storage, options.context, options.continuation);
   const Clock::time_point start = Clock::now();
   feed_prompt(model, *cache, tokens.first(static_cast<std::size_t>(options.context)),
               options.chunk);

@@ -51,6 +51,11 @@ bool Spec::has(const std::string& key) const {
                      [&](const auto& item) { return item.first == key; });
 }
 
+bool Spec::asked(const std::string& key) const {
+  return std::any_of(asked_.begin(), asked_.end(),
+                     [&](const auto& item) { return item.first == key; });
+}
+
 const std::string* Spec::value(const std::string& key, std::string fallback) {
   asked_.emplace_back(key, std::move(fallback));
   for (const auto& item : given_) {
@@ -99,6 +104,18 @@ int Spec::optional_tokens(const std::string& key, int prompt) {
   return tokens_given;
 }
 
+int Spec::optional_number(const std::string& key) {
+  const int given = number(key, -1);
+  asked_.back().second = "";
+  return given;
+}
+
+double Spec::optional_real(const std::string& key) {
+  const double given = real(key, -1);
+  asked_.back().second = "";
+  return given;
+}
+
 double Spec::real(const std::string& key, double fallback) {
   std::ostringstream written;
   written << fallback;
@@ -109,6 +126,11 @@ double Spec::real(const std::string& key, double fallback) {
   if (error != std::errc() || end != text->data() + text->size() || !std::isfinite(number))
     refuse(key, *text, "a number");
   return number;
+}
+
+std::string Spec::text(const std::string& key, const std::string& fallback) {
+  const std::string* given = value(key, fallback);
+  return given == nullptr ? fallback : *given;
 }
 
 bool Spec::flag(const std::string& key, bool fallback) {
@@ -149,6 +171,10 @@ When Spec::when(When fallback) {
   if (*text == "prompt") return When::prompt();
   if (text->starts_with("full/")) return When::full(whole("when", text->substr(5)));
   refuse("when", *text, "step, prompt or full/M");
+}
+
+void Spec::give(const std::string& key, const std::string& value) {
+  given_.emplace_back(key, value);
 }
 
 void Spec::finish() const {

@@ -25,16 +25,23 @@ class Spec {
  public:
   /// Values with any of , : + " are quoted with ".
   static Spec parse(std::string_view text);
-  /// Parts of a storage that composes a basis before a format: basis+format.
+  /// Parts of a storage that composes bases before a format: basis+format.
   static std::vector<std::string> split(std::string_view text, char separator);
 
   const std::string& name() const { return name_; }
   bool has(const std::string& key) const;
+  /// Whether its reader knows the key.
+  bool asked(const std::string& key) const;
 
   int number(const std::string& key, int fallback);
   /// A count, or with a decimal point a fraction of the prompt: floor(fraction * prompt + 1e-6).
   int tokens(const std::string& key, int fallback, int prompt);
   double real(const std::string& key, double fallback);
+  /// Keys that may be left out; -1 where they are.
+  int optional_number(const std::string& key);
+  double optional_real(const std::string& key);
+  /// Any text, for instance a file's name.
+  std::string text(const std::string& key, const std::string& fallback);
   bool flag(const std::string& key, bool fallback);
   /// Index into `choices`.
   int choice(const std::string& key, const std::vector<std::string>& choices, int fallback);
@@ -44,6 +51,9 @@ class Spec {
   When when(When fallback);
   /// A key that only changes the meaning of others; -1 where it is absent.
   int optional_tokens(const std::string& key, int prompt);
+
+  /// As if the key had been given.
+  void give(const std::string& key, const std::string& value);
 
   /// Throws SpecError where a key was given that was not asked for.
   void finish() const;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/quality/storages.h"
 
+#include "bench/quality/bases.h"
 #include "bench/quality/spec.h"
 #include "kvast/storage/dense.h"
 #include "kvast/storage/float8.h"
@@ -84,29 +85,66 @@ constexpr StorageName kStorages[] = {{"f32", read_f32},   {"f16", read_f16},    
 
 }  // namespace
 
-AnyStorage read_storage(const std::string& text) {
-  const std::vector<std::string> parts = Spec::split(text, '+');
-  if (parts.size() == 2) {
-    Spec basis = Spec::parse(parts[0]);
-    if (basis.name() != "rotated")
-      throw SpecError("unknown basis '" + basis.name() + "'; valid is rotated");
-    const auto seed = static_cast<std::uint64_t>(basis.number("seed", 1));
-    basis.finish();
-    return Rotated<AnyStorage>{{read_storage(parts[1])}, seed};
-  }
-  if (parts.size() != 1)
-    throw SpecError("storage '" + text + "': one basis and one format at most, as in rotated+kivi");
+namespace {
+
+AnyStorage read_format(const std::string& text) {
   Spec spec = Spec::parse(text);
   std::string names;
   for (const StorageName& known : kStorages) {
     if (spec.name() == known.name) {
-      AnyStorage storage = known.read(spec);
-      spec.finish();
-      return storage;
+      try {
+        AnyStorage storage = known.read(spec);
+        spec.finish();
+        storage.validate(Caller::here());
+        return storage;
+      } catch (const Error& error) {
+        throw SpecError("SPEC '" + text + "': " + error.sentence());
+      }
     }
     names += std::string(" ") + known.name;
   }
+  for (const BasisName& known : bases()) names += std::string(" ") + known.name;
   throw SpecError("unknown storage '" + spec.name() + "'; valid are" + names);
+}
+
+const BasisName* find_basis(const std::string& name) {
+  for (const BasisName& known : bases()) {
+    if (name == known.name) return &known;
+  }
+  return nullptr;
+}
+
+AnyStorage read_parts(std::span<const std::string> parts, const CacheSetup* setup) {
+  Spec spec = Spec::parse(parts[0]);
+  const BasisName* basis = find_basis(spec.name());
+  if (basis == nullptr && parts.size() == 1) return read_format(parts[0]);
+  if (basis == nullptr) {
+    std::string names;
+    for (const BasisName& known : bases()) names += std::string(" ") + known.name;
+    throw SpecError("unknown basis '" + spec.name() + "'; valid are" + names);
+  }
+  AnyStorage inner = Dense<half>{};
+  if (parts.size() > 1) inner = read_parts(parts.subspan(1), setup);
+  try {
+    return basis->read(spec, &inner, setup);
+  } catch (const Error& error) {
+    throw SpecError("SPEC '" + parts[0] + "': " + error.sentence());
+  }
+}
+
+}  // namespace
+
+AnyStorage read_storage(const std::string& text, const CacheSetup* setup) {
+  return read_parts(Spec::split(text, '+'), setup);
+}
+
+bool wants_unrotated(const AnyStorage& storage, const Shape& shape) {
+  storage.validate(Caller::here());
+  storage.validate_shape(shape, Caller::here());
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    if (storage.plan<Simd>(layer).before_rope) return true;
+  }
+  return false;
 }
 
 std::vector<Listed> list_storages() {
@@ -115,6 +153,11 @@ std::vector<Listed> list_storages() {
     Spec spec = Spec::parse(known.name);
     (void)known.read(spec);
     all.push_back({"storage", known.name, spec.keys()});
+  }
+  for (const BasisName& known : bases()) {
+    Spec spec = Spec::parse(known.name);
+    (void)known.read(spec, nullptr, nullptr);
+    all.push_back({"basis", known.name, spec.keys()});
   }
   return all;
 }

@@ -10,6 +10,7 @@
 
 #include "bench/quality/any_cache.h"
 #include "bench/quality/policies.h"
+#include "bench/quality/storages.h"
 #include "kvast/kvast.h"
 
 namespace kvast::quality {
@@ -19,7 +20,7 @@ class TypedCache final : public AnyCache {
  public:
   using Cache = KVCache<Policy, AnyStorage>;
 
-  TypedCache(Cache cache, bool compacted) : cache_(std::move(cache)), compacted_(compacted) {}
+  TypedCache(Cache cache, bool unrotated) : cache_(std::move(cache)), unrotated_(unrotated) {}
 
   Status begin(const PassOptions& options) override {
     auto pass = cache_.begin(options);
@@ -42,9 +43,9 @@ class TypedCache final : public AnyCache {
     pass_.reset();
     auto copy = cache_.fork();
     if (!copy) return nullptr;
-    return std::make_unique<TypedCache>(std::move(*copy), compacted_);
+    return std::make_unique<TypedCache>(std::move(*copy), unrotated_);
   }
-  bool wants_unrotated() const override { return compacted_; }
+  bool wants_unrotated() const override { return unrotated_; }
   int length() const override { return cache_.length(); }
   std::size_t bytes_in_use() const override { return cache_.bytes_in_use(); }
   std::size_t bytes_peak() const override { return peak_; }
@@ -79,7 +80,7 @@ class TypedCache final : public AnyCache {
  private:
   Cache cache_;
   std::optional<typename Cache::Pass> pass_;
-  bool compacted_;
+  bool unrotated_;
   std::size_t peak_ = 0;
 };
 
@@ -114,24 +115,54 @@ Policy read_plain(Spec& spec, int prompt) {
   return policy;
 }
 
+/// The tokens that `bytes` allow a policy, where it has a budget: bytes in all, or below 1 a share
+/// of the full f16 cache.
+template <class Policy>
+int tokens_of_bytes(const Spec& spec, const Policy& policy, double bytes, const AnyStorage& storage,
+                    const CacheSetup& setup) {
+  if (spec.has("budget") || !spec.asked("budget"))
+    throw SpecError("SPEC '" + spec.name() + "': bytes choose the budget, which " +
+                    (spec.has("budget") ? "is given as well" : "it does not have"));
+  const Shape& shape = setup.shape;
+  const int longest = setup.prompt_tokens + setup.decoded_tokens;
+  const double full =
+      2.0 * shape.layers * shape.heads * (shape.head_dim + shape.values()) * longest;
+  const double total = bytes < 1.0 ? bytes * full : bytes;
+  if (!(total >= 1.0 && total < 1e15))
+    throw SpecError("SPEC '" + spec.name() + "': bytes must be positive, or a share below 1");
+  const int tokens = tokens_within(
+      {.total = static_cast<std::size_t>(total), .longest_prompt = std::max(longest, 1)}, shape,
+      policy, storage, longest)[0];
+  const bool grows = detail::when_of(policy).kind == When::Kind::prompt;
+  return std::max(0, grows ? tokens - setup.decoded_tokens : tokens);
+}
+
 /// A row of a policy table: Read(Spec&, prompt tokens) gives the policy.
 template <auto Read>
 constexpr PolicyName policy_row(const char* name) {
   return {name, [](Spec& spec, const AnyStorage* storage, const CacheSetup* setup) {
             std::unique_ptr<AnyCache> made;
-            const auto policy = Read(spec, setup == nullptr ? 0 : setup->prompt_tokens);
+            const int prompt = setup == nullptr ? 0 : setup->prompt_tokens;
+            const double bytes = spec.optional_real("bytes");
+            if (setup != nullptr && spec.has("bytes"))
+              spec.give("budget", std::to_string(tokens_of_bytes(spec, Read(spec, prompt), bytes,
+                                                                 *storage, *setup)));
+            const auto policy = Read(spec, prompt);
             CacheOptions options;
-            options.positions =
-                static_cast<Positions>(spec.choice("positions", {"original", "compacted"}, 0));
+            const bool given = spec.has("positions");
+            options.positions = static_cast<Positions>(
+                spec.choice("positions", {"original", "compacted", "unrotated"}, 0));
             if (setup == nullptr) return made;
             spec.finish();
-            const bool compacted = options.positions == Positions::compacted;
+            if (!given && wants_unrotated(*storage, setup->shape))
+              options.positions = Positions::unrotated;
+            const bool unrotated = options.positions != Positions::original;
             options.executor = setup->executor;
             using Policy = std::remove_const_t<decltype(policy)>;
-            if (compacted || Policy::needs.query_moments) options.rope = setup->rope;
+            if (unrotated || Policy::needs.query_moments) options.rope = setup->rope;
             made = std::make_unique<TypedCache<Policy>>(
                 KVCache<Policy, AnyStorage>(setup->shape, policy, *storage, *setup->pool, options),
-                compacted);
+                unrotated);
             return made;
           }};
 }

@@ -15,6 +15,7 @@
 
 #include "bench/quality/any_cache.h"
 #include "bench/quality/spec.h"
+#include "examples/decoder/calibrate.h"
 #include "examples/decoder/chat.h"
 #include "examples/decoder/gguf.h"
 #include "examples/decoder/llama.h"
@@ -172,12 +173,16 @@ void run(const Arguments& arguments) {
   const std::vector<int> tokens = first_tokens(tokenizer, chat, text);
 
   BlockPool pool;
-  const auto cache = quality::make_cache(arguments.policy, arguments.storage,
-                                         {.shape = model.config().shape(),
-                                          .prompt_tokens = static_cast<int>(tokens.size()),
-                                          .rope = model.config().rope,
-                                          .executor = executor,
-                                          .pool = &pool});
+  const auto cache = quality::make_cache(
+      arguments.policy, arguments.storage,
+      {.shape = model.config().shape(),
+       .prompt_tokens = static_cast<int>(tokens.size()),
+       .rope = model.config().rope,
+       .executor = executor,
+       .pool = &pool,
+       .weights = [&] {
+         return std::make_shared<const WeightCalibration>(decoder::calibrate_weights(model));
+       }});
   Session session(model, tokenizer, *cache);
   session.prompt(tokens);
   if (!chat) std::fwrite(arguments.prompt.data(), 1, arguments.prompt.size(), stdout);

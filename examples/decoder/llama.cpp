@@ -126,6 +126,27 @@ Llama::Llama(const Gguf& file, Executor executor, Precision precision)
   }
 }
 
+namespace {
+
+std::vector<float> whole(const Matrix& weights) {
+  const auto columns = static_cast<std::size_t>(weights.columns);
+  std::vector<float> numbers(static_cast<std::size_t>(weights.rows) * columns);
+  for (int row = 0; row < weights.rows; ++row)
+    dequantize(weights, row, 0, weights.columns,
+               numbers.data() + static_cast<std::size_t>(row) * columns);
+  return numbers;
+}
+
+}  // namespace
+
+std::vector<float> Llama::key_projection(int layer) const {
+  return whole(layers_.at(static_cast<std::size_t>(layer)).keys);
+}
+
+std::vector<float> Llama::value_projection(int layer) const {
+  return whole(layers_.at(static_cast<std::size_t>(layer)).values);
+}
+
 std::span<const float> Llama::logits(int index) const {
   if (index < 0 || index >= scored_rows_) {
     throw std::out_of_range("logits: row " + std::to_string(index) + " of " +

@@ -53,6 +53,9 @@ class Llama {
                  Precision precision = Precision::fast);
 
   const LlamaConfig& config() const { return config_; }
+  /// A layer's key and value projections as floats, [heads * head_dim, embedding].
+  std::vector<float> key_projection(int layer) const;
+  std::vector<float> value_projection(int layer) const;
   void set_precision(Precision precision) { precision_ = precision; }
 
   /// Runs `tokens` (at least one) at positions first_position, first_position + 1, ... through the

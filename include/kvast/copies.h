@@ -25,6 +25,7 @@ auto KVCache<P, S, Arch>::fork(Caller caller) -> Result<KVCache> {
     for (std::size_t head = 0; head < layers_[layer].heads.size(); ++head) {
       const Head& from = layers_[layer].heads[head];
       Head& to = copy.layers_[layer].heads[head];
+      to.channels = from.channels;
       share_list(layers_[layer].plan, from.coded, true, to.coded, *copy.account_);
       share_list(layers_[layer].plan, from.dense, false, to.dense, *copy.account_);
     }

@@ -92,6 +92,7 @@ class KVCache {
       layer.ring = {};
       layer.choices.forget();
       for (HeadTurn& turn : layer.turns) turn.last_act = -1;
+      for (Head& head : layer.heads) head.channels.clear();
       layer.stage = Stage::idle;
       layer.observed = false;
     }
@@ -206,19 +207,21 @@ class KVCache {
     const Shape& shape = shapes[layer.index];
     LayerState& state = layers_[static_cast<std::size_t>(layer.index)];
     const bool compacted = positions_ == Positions::compacted;
-    state.plan = {.shape = shape,
-                  .formats = storage_.template plan<Arch>(layer.index),
-                  .side = SideLayout::of<typename Mine::State>(Mine::needs),
-                  .fresh_state = reinterpret_cast<const std::byte*>(&kFreshState<Mine>),
-                  .keeps_order = compacted};
-    state.plan.key_basis = Basis(state.plan.formats.key_basis, shape.head_dim);
-    state.plan.value_basis = Basis(state.plan.formats.value_basis, shape.values());
+    state.plan = kvast::plan_layer(shape, storage_.template plan<Arch>(layer.index),
+                                   SideLayout::of<typename Mine::State>(Mine::needs));
+    state.plan.fresh_state = reinterpret_cast<const std::byte*>(&kFreshState<Mine>);
+    state.plan.keeps_order = compacted;
     require(!compacted || state.plan.key_basis.is_identity(), caller,
             "Positions::compacted turns keys by their place, and the storage keeps them rotated or "
             "in a basis of their own");
     const StoragePlan& formats = state.plan.formats;
     require(!formats.before_rope || positions_ == Positions::unrotated, caller,
             "the storage's key basis is of keys before rotation, and needs Positions::unrotated");
+    require(!state.plan.prunes() ||
+                (state.plan.has_payload() && state.plan.key_basis.is_identity() && !compacted),
+            caller,
+            "the storage drops channels of keys as queries meet them: it must keep keys, in no "
+            "basis, and not under Positions::compacted");
     state.plan.reconstructs = formats.before_rope && !state.plan.key_basis.is_identity();
     require(state.plan.has_payload() || positions_ == Positions::original, caller,
             compacted ? "Positions::compacted" : "Positions::unrotated",
@@ -363,6 +366,7 @@ class KVCache {
   Requests requests_;
   AttendWork attend_;
   std::vector<float> queries_;
+  std::vector<float> sealed_queries_;  ///< of the channels that sealed keys have
   std::vector<int> visible_;
   std::vector<int> observed_positions_;
   std::vector<HeadWork> commit_;

@@ -2,6 +2,7 @@
 // Everything for the CPU user.
 #pragma once
 
+#include "kvast/host/byte_budget.h"
 #include "kvast/host/fold.h"
 #include "kvast/kv_cache.h"
 #include "kvast/policy/ada_heads.h"
@@ -27,6 +28,7 @@
 #include "kvast/policy/tova.h"
 #include "kvast/policy/wrappers.h"
 #include "kvast/storage/any_storage.h"
+#include "kvast/storage/channels.h"
 #include "kvast/storage/dense.h"
 #include "kvast/storage/external.h"
 #include "kvast/storage/float8.h"

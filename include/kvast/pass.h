@@ -85,7 +85,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                                               : options.scale;
     const Wishes wishes = wishes_of(state, layer);
     pack(state, queries, positions, scale, count, 0);
-    const QueryRows rows{cache_->queries_.data(), positions};
+    const QueryRows rows = packed_rows(state, positions, 0);
     AttendWork& work = cache_->attend_;
     work.saves = count == 1 && wishes.attention && wishes.replayed == 0;
     run(state, rows, output, options);
@@ -98,6 +98,9 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                      cache_->levels() == nullptr ? cache_->model_rope_ : Rope{}, cache_->executor_,
                      state.moments);
     }
+    if (wishes.channels && cache_->ends_prompt_)
+      take_query_energies(state, queries, positions, cache_->prompt_begin_, cache_->levels(),
+                          scale);
     if (wishes.ring > 0)
       roll_ring(shape, state.ring, queries, positions, scale, wishes.ring, state.pending_ring);
     state.stage = Stage::attended;
@@ -108,6 +111,9 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
   void observe(int layer, const Weights& weights, Caller caller = Caller::here()) {
     LayerState& state = at(layer, Stage::appended, "observe", caller);
     const Wishes wishes = wishes_of(state, layer);
+    require(
+        !wishes.channels, caller,
+        "observe: the storage chooses channels by the prompt's queries, which only attend sees");
     require(!wishes.moments, caller, "observe: ", detail::type_name<PolicyType>,
             " needs the queries, which only attend sees");
     require(wishes.ring == 0 || !state.plan.has_payload(), caller,
@@ -150,7 +156,8 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
   /// Makes the pass final for a layer: observe, evict, gather, seal. Cannot fail but by misuse.
   void commit(int layer, Caller caller = Caller::here()) {
     const Wishes wishes = wishes_of(open(caller).checked(layer, caller), layer);
-    const bool needs_weights = wishes.attention || wishes.ring > 0 || wishes.moments;
+    const bool needs_weights =
+        wishes.attention || wishes.ring > 0 || wishes.moments || wishes.channels;
     LayerState& state =
         at(layer, needs_weights ? Stage::attended : Stage::appended, "commit", caller, true);
     KVCache& cache = *cache_;
@@ -222,6 +229,11 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     detail::of_layer(cache_->policy_, layer, [&](const auto& policy) {
       wishes = kvast::wishes_of(policy, layer, state, kind);
     });
+    if (kind.in_prompt() && !state.plan.can_seal(state.heads[0])) {
+      wishes.channels = true;
+      if (kind.more_of_prompt)
+        wishes.ring = std::max(wishes.ring, state.plan.formats.channels.window);
+    }
     return wishes;
   }
   /// Attention::generated counts from here.
@@ -253,6 +265,18 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
     pack_queries(state.plan, queries, positions, cache_->levels(), scale, total, before,
                  cache_->queries_.data());
   }
+  /// What `pack` made, as attention wants it.
+  QueryRows packed_rows(const LayerState& state, std::span<const int> positions,
+                        int replayed) const {
+    const float* sealed = nullptr;
+    if (state.plan.prunes() && state.plan.can_seal(state.heads[0])) {
+      gather_query_channels(state.plan, state.heads,
+                            static_cast<int>(positions.size()) * state.plan.shape.group(),
+                            cache_->queries_.data(), cache_->sealed_queries_);
+      sealed = cache_->sealed_queries_.data();
+    }
+    return {cache_->queries_.data(), positions, sealed, replayed};
+  }
   void run(const LayerState& state, const QueryRows& rows, const OutputView& output,
            const AttendOptions& options) const {
     look(state.plan, state.heads, rows, options, cache_->rope_.empty() ? nullptr : &cache_->rope_,
@@ -277,7 +301,7 @@ class KVCache<PolicyType, StorageType, Arch>::Pass {
                        shape.query_heads * shape.head_dim, shape.head_dim);
     const std::span all(positions);
     pack(state, earlier, all.first(static_cast<std::size_t>(replayed)), 1.0F, total, 0);
-    const QueryRows rows{cache_->queries_.data(), positions, replayed};
+    const QueryRows rows = packed_rows(state, positions, replayed);
     AttendOptions quiet = options;
     quiet.log_sum_exp = {};
     run(state, rows, OutputView{}, quiet);
@@ -347,8 +371,8 @@ auto KVCache<P, S, Arch>::begin(const PassOptions& options, Caller caller) -> Re
   requests_.clear();
   bool shared = false;
   for (const LayerState& layer : layers_) {
-    shared |= reserve_layer(layer, options.tokens, !options.more_of_prompt, shares_,
-                            account_->pool(), requests_);
+    shared |= reserve_layer(layer, options.tokens, !options.more_of_prompt, options.last_of_prompt,
+                            shares_, account_->pool(), requests_);
   }
   new_positions_.assign(options.positions.begin(), options.positions.end());
   for (int next = length_; new_positions_.size() < count; ++next) new_positions_.push_back(next);

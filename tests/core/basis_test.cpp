@@ -29,6 +29,23 @@ std::vector<double> coordinates(const BasisMatrix& matrix, int head,
   return found;
 }
 
+// Whatever the compiler fuses: codes of other builds must be the same.
+TEST(Basis, CoordinatesAreTheNearestFloatsOfASumInDouble) {
+  const auto matrix = directions(2, 64, 40, 11);
+  const Basis basis({.directions = matrix}, 64);
+  test::Random random(12);
+  for (int turn = 0; turn < 50; ++turn) {
+    const auto vector = random.normals(64);
+    for (const int head : {0, 1}) {
+      auto numbers = vector;
+      basis.apply(head, numbers.data());
+      const auto wanted = coordinates(*matrix, head, vector);
+      for (std::size_t at = 0; at < wanted.size(); ++at)
+        ASSERT_EQ(numbers[at], static_cast<float>(wanted[at])) << turn << ' ' << at;
+    }
+  }
+}
+
 void expect_near(const std::vector<float>& got, const std::vector<double>& wanted) {
   for (std::size_t at = 0; at < wanted.size(); ++at)
     EXPECT_NEAR(static_cast<double>(got[at]), wanted[at], 2e-6) << at;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The caller's tensors may be strided, or f16, on the way in and on the way out.
+// The caller's tensors may be strided, f16 or bf16, on the way in and on the way out.
 #include "kvast/core/view.h"
 
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@ namespace {
 constexpr int kTokens = 50;
 constexpr Shape kShape{.query_heads = 4, .heads = 2, .head_dim = 40, .value_dim = 24};
 
-/// A packed tensor [kTokens, heads, dim] laid out with gaps (filled with NaN), or as halves.
+/// A packed tensor [kTokens, heads, dim] laid out with gaps (filled with NaN), in any type.
 template <class Number>
 struct Laid {
   std::vector<Number> memory;
@@ -40,6 +40,8 @@ struct Laid {
   static Number number(float value) {
     if constexpr (std::is_same_v<Number, half>) {
       return to_half(value);
+    } else if constexpr (std::is_same_v<Number, bfloat16>) {
+      return to_bfloat16(value);
     } else {
       return value;
     }
@@ -55,9 +57,9 @@ struct Tensors {
     keys = random.normals(kTokens * 2 * 40);
     values = random.normals(kTokens * 2 * 24);
     queries = random.normals(kTokens * 4 * 40);
-    // numbers that half holds exactly, so that both types must give the same bits
+    // numbers that half and bfloat16 hold exactly, so that all types must give the same bits
     for (std::vector<float>* numbers : {&keys, &values, &queries}) {
-      for (float& number : *numbers) number = to_float(to_half(number));
+      for (float& number : *numbers) number = to_float(to_half(to_float(to_bfloat16(number))));
     }
   }
 };
@@ -112,6 +114,11 @@ TEST(Views, StridedTensorsGiveTheSameBits) {
 TEST(Views, HalfTensorsGiveTheSameBits) {
   expect_same_bits<half>(false, 0);
   expect_same_bits<half>(true, 3);
+}
+
+TEST(Views, Bfloat16TensorsGiveTheSameBits) {
+  expect_same_bits<bfloat16>(false, 0);
+  expect_same_bits<bfloat16>(true, 3);
 }
 
 TEST(Views, SpansOfHalvesCarryTheirSize) {

@@ -123,5 +123,16 @@ TEST(L2NormSettings, ImpossibleOnesAreRefusedByName) {
                         {"when.batch", "10", "budget, 8"});  // the default batch
 }
 
+TEST(L2NormSettings, SkippedLayersThatTheModelLacksAreRefused) {
+  BlockPool pool;
+  const Shape shape{.layers = 4, .head_dim = 8};
+  test::expect_refused(
+      [&] {
+        KVCache<L2Norm, Dense<float>>(shape, {.skip = layers_of({0, 4})}, {}, pool);
+      },
+      {"L2Norm.skip", "layer 4", "4 layers"});
+  KVCache<L2Norm, Dense<float>>(shape, {.skip = layers_of({0, 3})}, {}, pool);
+}
+
 }  // namespace
 }  // namespace kvast::test

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // RoCo against its definition.
 #include <map>
+#include <tuple>
 
 #include "tests/policy/simulation.h"
 
@@ -25,31 +26,40 @@ class RoCoRules : public Rules {
         return entry.position < settings_.sinks ||
                moment.newest - entry.position < settings_.recent;
       };
-      std::vector<std::pair<double, int>> deviations;  // and position
-      for (Entry& entry : line) {
-        const std::vector<double>& weights = seen_[{&line, entry.position}];
-        double mean = 0.0;
-        for (const double weight : weights) mean += weight / static_cast<double>(weights.size());
-        double variance = 0.0;
-        for (const double weight : weights)
-          variance += (weight - mean) * (weight - mean) / static_cast<double>(weights.size());
-        entry.score = mean;
-        deviations.push_back({safe(entry) ? 1e9 : std::sqrt(variance), entry.position});
-      }
-      std::sort(deviations.begin(), deviations.end());
-      const auto steady = static_cast<std::size_t>(
-          target - static_cast<int>(settings_.spared * static_cast<float>(target) + 1e-3F));
-      for (std::size_t at = steady; at < deviations.size(); ++at) {
-        for (Entry& entry : line)
-          if (entry.position == deviations[at].second) entry.score += 10.0;
-      }
-      if (steady < deviations.size() && steady > 0 && deviations[steady].first < 1e8)
-        margin = std::min(margin, deviations[steady].first / deviations[steady - 1].first - 1.0);
-      keep_best(line, target, safe, margin);
+      while (static_cast<int>(line.size()) > target) drop_one(line, target, safe);
     }
   }
 
  private:
+  /// Of the target - R steadiest, the one with the lowest mean.
+  template <class Safe>
+  void drop_one(Line& line, int target, Safe safe) {
+    std::vector<std::tuple<double, int, double>> judged;  // deviation, position, mean
+    for (const Entry& entry : line) {
+      const std::vector<double>& weights = seen_[{&line, entry.position}];
+      double mean = 0.0;
+      for (const double weight : weights) mean += weight / static_cast<double>(weights.size());
+      double variance = 0.0;
+      for (const double weight : weights)
+        variance += (weight - mean) * (weight - mean) / static_cast<double>(weights.size());
+      judged.emplace_back(safe(entry) ? 1e9 : std::sqrt(variance), entry.position, mean);
+    }
+    std::sort(judged.begin(), judged.end());
+    const auto steady = static_cast<std::size_t>(
+        target - static_cast<int>(settings_.spared * static_cast<float>(target) + 1e-3F));
+    near(std::get<0>(judged[steady - 1]), std::get<0>(judged[steady]));
+    std::vector<std::pair<double, int>> means;
+    for (std::size_t at = 0; at < steady; ++at)
+      if (std::get<0>(judged[at]) < 1e8)
+        means.emplace_back(std::get<2>(judged[at]), std::get<1>(judged[at]));
+    std::sort(means.begin(), means.end());
+    if (means.size() > 1) near(means[0].first, means[1].first);
+    std::erase_if(line, [&](const Entry& entry) { return entry.position == means[0].second; });
+  }
+  void near(double less, double more) {
+    if (less != more && more < 1e8) margin = std::min(margin, more / less - 1.0);
+  }
+
   RoCo settings_;
   std::map<std::pair<const Line*, int>, std::vector<double>> seen_;
 };
@@ -62,7 +72,7 @@ TYPED_TEST(RoCoTest, KeepsWhatTheDefinitionKeeps) {
   for (const When when : {When::step(), When::full(4), When::prompt()}) {
     for (const float spared : {0.0F, 0.3F}) {
       const RoCo policy{.tokens_kept = 20, .sinks = 2, .recent = 4, .spared = spared, .when = when};
-      expect_simulated<TypeParam>(conversation_script(409), conversation(), policy,
+      expect_simulated<TypeParam>(conversation_script(402), conversation(), policy,
                                   [&] { return std::make_unique<RoCoRules>(policy); });
     }
   }
@@ -80,6 +90,34 @@ TEST(RoCo, AConstantSeriesHasNoNegativeVariance) {
   view.budget = 1;
   policy.rank_head(view, ranks);
   EXPECT_NEAR(ranks[0], 0.1F, 1e-4F);
+}
+
+// Weights that never vary and are large: in one large eviction each that goes lets the next one in.
+TEST(RoCo, ManyThatGoAtOnceGoOneByOne) {
+  const RoCo policy{.tokens_kept = 4, .sinks = 0, .recent = 0, .spared = 0.5F};
+  // mean and deviation of six tokens; two of the four that stay are judged at a time
+  const double mean[] = {0.9, 0.1, 0.5, 0.3, 0.2, 0.8};
+  const double deviation[] = {0.0, 0.01, 0.02, 0.03, 0.04, 0.05};
+  std::vector<RoCo::State> states(6);
+  std::vector<Token> tokens;
+  for (int at = 0; at < 6; ++at) {
+    for (const double sign : {-1.0, 1.0})
+      policy.observe(states[static_cast<std::size_t>(at)],
+                     {.weight = static_cast<float>(mean[at] + sign * deviation[at])});
+    tokens.push_back({.position = at, .age = 5 - at});
+  }
+  std::vector<float> ranks(6);
+  HeadView<RoCo::State> view{};
+  view.tokens = tokens;
+  view.states = states;
+  view.budget = 4;
+  policy.rank_head(view, ranks);
+  // {0, 1}: 1 goes, 2 is let in; {0, 2}: 2 is the lowest
+  std::vector<std::size_t> order{0, 1, 2, 3, 4, 5};
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t left, std::size_t right) { return ranks[left] < ranks[right]; });
+  EXPECT_EQ(order[0], 1U);
+  EXPECT_EQ(order[1], 2U);
 }
 
 // With Reduce::sum a mean may be as large as the group.

@@ -126,7 +126,8 @@ std::vector<float> pooled_ranks(std::vector<float> votes, Pooling pooling) {
   block.live = (1U << votes.size()) - 1U;
   for (int slot = 0; slot < block.used; ++slot) block.position[slot] = 10 * slot;
   Block* blocks[] = {&block};
-  const Head head{.coded = {}, .dense = {blocks, 1, 1}};
+  Head head;
+  head.dense = {blocks, 1, 1};
   RankWork work;
   work.ranks = votes;
   work.ranks.resize(kBlockTokens);

@@ -282,6 +282,16 @@ TEST(CodedSettings, ImpossibleOnesAreRefusedByName) {
   test::expect_refused(
       [&] { KVCache<Full, AnyStorage>(shape, {}, Int8{.keep = {.tokens = -2}}, pool); },
       {"Int8.keep.tokens", "-2"});
+  const KeepDense third{.layers = LayerSet{}.add(2)};
+  const auto beyond = [&](AnyStorage storage, std::initializer_list<std::string> words) {
+    const Shape two{.layers = 2, .head_dim = 32};
+    test::expect_refused([&] { KVCache<Full, AnyStorage>(two, {}, storage, pool); }, words);
+  };
+  beyond(Kivi<4>{.keep = third}, {"Kivi.keep.layers", "layer 2", "2 layers"});
+  beyond(Int4{.keep = third}, {"Int4.keep.layers", "layer 2", "2 layers"});
+  beyond(Float8<E5M2>{.keep = third}, {"Float8.keep.layers", "layer 2", "2 layers"});
+  beyond(TurboQuant<2>{.keep = third}, {"TurboQuant.keep.layers", "layer 2", "2 layers"});
+  beyond(Rotated<Int8>{Int8{.keep = third}}, {"Int8.keep.layers", "layer 2", "2 layers"});
   const Rope rope = Rope::plain(32, 1e4, Pairing::halves);
   const CacheOptions compacted{.positions = Positions::compacted, .rope = rope};
   test::expect_refused(

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kvast/gpu/append.cuh"
@@ -152,8 +153,15 @@ class CacheMemory {
                                          lengths_.size() * sizeof(int), pool_.stream());
         !status)
       return status;
+    if (Status status =
+            DeviceType::copy(tables_.report, tables_.counters, sizeof(Counters), pool_.stream());
+        !status)
+      return status;
     if (Status status = DeviceType::wait(pool_.stream()); !status) return status;
-    reserves_.settle(lengths_, latest().step);
+    latest_ = *tables_.report;  // nothing is under way
+    latest_.check = latest_.sum();
+    *tables_.report = latest_;
+    reserves_.settle(lengths_, latest_.step);
     return {};
   }
 
@@ -232,9 +240,16 @@ class CacheMemory {
   }
   Status clear() {
     if (exists()) {
-      torn_ = true;
-      if (Status status = give_all(); !status) return status;
-      if (Status status = forget(0, sequences_); !status) return status;
+      const bool lost = std::exchange(torn_, true);
+      Status status = give_all();
+      status.then([&] { return forget(0, sequences_); });
+      if (lost) {  // how far the device came is not known
+        status.then([&] {
+          return DeviceType::fill(&tables_.counters->missing, 0, sizeof(int), pool_.stream());
+        });
+        status.then([&] { return settle(); });
+      }
+      if (!status) return status;
     }
     std::fill(stages_.begin(), stages_.end(), Stage::idle);
     open_ = torn_ = false;

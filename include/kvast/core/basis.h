@@ -58,13 +58,7 @@ class Basis {
       if (rotation_.dim != 0) rotation_.apply(numbers);
       return;
     }
-    float sums[kMostDim] = {};
-    const float* row = matrix_of(head);
-    for (int at = 0; at < dim_; ++at, row += rank_) {
-      const float factor = numbers[at];
-      for (int to = 0; to < rank_; ++to) sums[to] += factor * row[to];
-    }
-    std::copy_n(sums, rank_, numbers);
+    multiply(numbers, dim_, matrix_of(head), rank_);
   }
   /// In place: the first rank() of `numbers` are coordinates, which become dim() features.
   void undo(int head, float* numbers) const {
@@ -72,13 +66,7 @@ class Basis {
       if (rotation_.dim != 0) rotation_.undo(numbers);
       return;
     }
-    float sums[kMostDim] = {};
-    const float* column = transposed_of(head);
-    for (int at = 0; at < rank_; ++at, column += dim_) {
-      const float factor = numbers[at];
-      for (int to = 0; to < dim_; ++to) sums[to] += factor * column[to];
-    }
-    std::copy_n(sums, dim_, numbers);
+    multiply(numbers, rank_, transposed_of(head), dim_);
   }
 
   /// [dim, rank] of a head: coordinates times it are features. Null where there is no matrix.
@@ -92,6 +80,17 @@ class Basis {
     std::vector<float> transposed;  ///< [heads, rank, dim]
   };
 
+  /// In place: numbers[from] times rows [from, to]. In double, where products of floats are exact:
+  /// coordinates, and so codes, are the same bits with and without fused multiply-add.
+  static void multiply(float* numbers, int from, const float* row, int to) {
+    double sums[kMostDim] = {};
+    for (int at = 0; at < from; ++at, row += to) {
+      const auto factor = static_cast<double>(numbers[at]);
+      for (int column = 0; column < to; ++column)
+        sums[column] += factor * static_cast<double>(row[column]);
+    }
+    for (int column = 0; column < to; ++column) numbers[column] = static_cast<float>(sums[column]);
+  }
   const float* matrix_of(int head) const {
     return matrix_->rows.data() + static_cast<std::size_t>(head) * matrix_->stride;
   }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <new>
 #include <type_traits>
+#include <vector>
 
 #include "kvast/core/policy.h"
 #include "kvast/core/shape.h"
@@ -84,6 +85,9 @@ struct BlockList {
 struct Head {
   BlockList coded;
   BlockList dense;
+  /// Which channels sealed keys have, ascending; empty where they have all, or none were chosen
+  /// yet.
+  std::vector<std::uint16_t> channels;
   int capacity_before = 0;  ///< of `dense` when the last append began; a dropped pass restores it
 
   KVAST_HD int blocks() const { return coded.count + dense.count; }

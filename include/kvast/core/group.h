@@ -40,8 +40,8 @@ concept DenseFormat = requires(typename Candidate::Element element) {
 ///   kOffset             level = code - kOffset; codes are below 128 where kDigits is 1
 ///   kDigits             bytes per number of the side that meets codes in a product. Rounding is
 ///                       relative to the row's largest number times its scale: 1 adds an error far
-///                       below that of codes of at most 4 bits unless one row outweighs all others
-///                       a hundred times, 2 below any
+///                       below that of codes of at most 4 bits unless a few rows outweigh the
+///                       others some ten times (Rotated evens them out), 2 below any
 template <class Candidate>
 concept CodedFormat = requires(const float* numbers, std::uint8_t* codes, Affine& affine,
                                int planes) {

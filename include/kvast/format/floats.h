@@ -2,8 +2,7 @@
 // F32, F16 and BF16: numbers as they are, no metadata.
 #pragma once
 
-#include <cstdint>
-
+#include "kvast/core/bfloat16.h"
 #include "kvast/core/group.h"
 
 namespace kvast {
@@ -36,24 +35,14 @@ struct F16 {
   }
 };
 
-/// 2 bytes per number, the upper half of a float: the range of f32 with 8 bits of precision.
+/// 2 bytes per number, with the range of f32 and 8 bits of precision.
 struct BF16 {
   static constexpr const char* kName = "bf16";
   static constexpr float kLargest = 3.3895314e+38F;
-  struct Element {
-    std::uint16_t bits = 0;
-  };
+  using Element = bfloat16;
 
-  /// Nearest, ties to even; finite numbers stay finite.
-  KVAST_HD static Element element(float number) {
-    const auto bits = bits_as<std::uint32_t>(number);
-    const std::uint32_t rounded = bits + 0x7FFFU + (bits >> 16U & 1U);
-    const bool overflows = (rounded & 0x7F800000U) == 0x7F800000U;
-    return {static_cast<std::uint16_t>((overflows ? bits : rounded) >> 16U)};
-  }
-  KVAST_HD static float number(Element element) {
-    return bits_as<float>(static_cast<std::uint32_t>(element.bits) << 16U);
-  }
+  KVAST_HD static Element element(float number) { return to_bfloat16(number); }
+  KVAST_HD static float number(Element element) { return to_float(element); }
   template <class Simd>
   static typename Simd::F lanes(const Element* elements) {
     return Simd::load_bf16(&elements->bits);

@@ -10,9 +10,9 @@ namespace kvast {
 
 /// 2, 3 and 4 bits are asymmetric: scale = (max - min) / (2^Bits - 1) and minimum, 4 bytes per
 /// group. 8 bits are symmetric: scale = max |x| / 127, 2 bytes. Numbers are at most kHalfMax in
-/// magnitude, and so are levels. Metadata is rounded to half first, then codes are the nearest
-/// steps, ties to even, clamped. A group of equal numbers (8 bits: of zeros) has scale 0. Ref:
-/// KIVI, arXiv:2402.02750, §3.1. Nothing here multiplies and then adds, so floating-point
+/// magnitude; levels stay within a step of that. Metadata is rounded to half first, then codes are
+/// the nearest steps, ties to even, clamped. A group of equal numbers (8 bits: of zeros) has scale
+/// 0. Ref: KIVI, arXiv:2402.02750, §3.1. Nothing here multiplies and then adds, so floating-point
 /// contraction cannot change a code.
 template <int Bits>
 struct Int {

@@ -14,14 +14,7 @@ namespace kvast {
 
 /// One vector of the caller's tensor as floats. `view` has its strides filled in.
 inline void read_vector(const View& view, int token, int head, int dim, float* to) {
-  const std::int64_t at = token * view.token_stride + head * view.head_stride;
-  if (view.type == Type::f32) {
-    std::memcpy(to, static_cast<const float*>(view.data) + at,
-                static_cast<std::size_t>(dim) * sizeof(float));
-  } else {
-    const half* from = static_cast<const half*>(view.data) + at;
-    for (int index = 0; index < dim; ++index) to[index] = to_float(from[index]);
-  }
+  read_numbers(view, token * view.token_stride + head * view.head_stride, dim, to);
 }
 
 /// The first number that is not finite or that the format cannot hold, or 0 if there is none: such

@@ -224,14 +224,9 @@ inline void join_tasks(std::span<const AttendTask> tasks, AttendWork& work,
       sight.plan->value_basis.undo(first.head, lifted);
       total = lifted;
     }
-    const std::int64_t at = query * output.token_stride + query_head * output.head_stride;
-    if (output.type == Type::f32) {
-      for (int dim = 0; dim < features; ++dim)
-        static_cast<float*>(output.data)[at + dim] = total[dim] * inverse;
-    } else {
-      for (int dim = 0; dim < features; ++dim)
-        static_cast<half*>(output.data)[at + dim] = to_half(total[dim] * inverse);
-    }
+    for (int dim = 0; dim < features; ++dim) total[dim] *= inverse;
+    write_numbers(output, query * output.token_stride + query_head * output.head_stride, features,
+                  total);
   }
 }
 
@@ -309,6 +304,11 @@ inline void look(const LayerPlan& plan, std::span<const Head> heads, const Query
         .head_index = static_cast<int>(head),
         .queries = rows.data +
                    head * count * static_cast<std::size_t>(plan.shape.group() * plan.query_width()),
+        .sealed = rows.sealed == nullptr
+                      ? nullptr
+                      : rows.sealed +
+                            head * count *
+                                static_cast<std::size_t>(plan.shape.group() * plan.sealed_channels),
         .positions = rows.positions,
         .options = &options,
         .rope = rope,

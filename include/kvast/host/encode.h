@@ -30,9 +30,12 @@ struct Staging {
   alignas(64) float values[kBlockTokens * 512];
 };
 
-inline void encode_block(const LayerPlan& plan, const Staging& staging, Block& block) {
+inline void encode_block(const LayerPlan& plan, const Head& head, Staging& staging, Block& block) {
+  for (std::size_t at = 0; at < head.channels.size(); ++at)
+    std::copy_n(staging.keys + head.channels[at] * kBlockTokens, kBlockTokens,
+                staging.keys + at * kBlockTokens);
   const StoragePlan& formats = plan.formats;
-  formats.coded_keys->encode(staging.keys, kBlockTokens, plan.key_width(), kBlockTokens,
+  formats.coded_keys->encode(staging.keys, kBlockTokens, plan.key_width(true), kBlockTokens,
                              block.keys);
   for_value_tiles(*formats.coded_values, block.values, plan.value_width(),
                   [&](std::byte* tile, int first, int channels) {
@@ -56,7 +59,8 @@ inline void decode_values(const Codec& codec, const Block& block, int value_dim,
 /// neighbours in memory.
 class BlockReader {
  public:
-  BlockReader(const LayerPlan& plan, std::vector<float>& scratch) : plan_(plan), scratch_(scratch) {
+  BlockReader(const LayerPlan& plan, const Head& head, std::vector<float>& scratch)
+      : plan_(plan), head_(head), scratch_(scratch) {
     const int columns = std::max(plan.key_width(), plan.value_width());
     if (scratch_.size() < static_cast<std::size_t>(2 * columns * kBlockTokens))
       scratch_.resize(static_cast<std::size_t>(2 * columns * kBlockTokens));
@@ -64,29 +68,42 @@ class BlockReader {
   void read(const Block& block, bool coded, bool values) {
     if (&block == last_) return;
     last_ = &block;
-    decode_keys(plan_.key_codec(coded), block, plan_.key_width(), scratch_.data());
+    width_ = plan_.key_width(coded);
+    decode_keys(plan_.key_codec(coded), block, width_, scratch_.data());
     if (values)
       decode_values(plan_.value_codec(coded), block, plan_.value_width(), value_data(),
                     plan_.value_width());
   }
+  /// As it is stored: coordinates, or the channels that are left.
   void key(int slot, float* to, std::ptrdiff_t stride) const {
-    for (int dim = 0; dim < plan_.key_width(); ++dim)
+    for (int dim = 0; dim < width_; ++dim)
       to[dim * stride] = scratch_[static_cast<std::size_t>(dim * kBlockTokens + slot)];
   }
   const float* value(int slot) { return value_data() + slot * plan_.value_width(); }
-  /// Both out of their bases: features as they arrived, or the nearest that the bases hold.
+  /// Both out of their bases: features as they arrived, or the nearest that the bases hold. A
+  /// channel that was dropped is 0.
   void vectors(int head, int slot, float* to_key, float* to_value) {
     key(slot, to_key, 1);
+    if (width_ < plan_.key_width()) spread(to_key);
     std::copy_n(value(slot), plan_.value_width(), to_value);
     plan_.key_basis.undo(head, to_key);
     plan_.value_basis.undo(head, to_value);
   }
 
  private:
+  void spread(float* key) const {
+    int from = width_;
+    for (int channel = plan_.key_width(); channel-- > 0;) {
+      const bool has = from > 0 && head_.channels[static_cast<std::size_t>(from - 1)] == channel;
+      key[channel] = has ? key[--from] : 0.0F;
+    }
+  }
   float* value_data() { return scratch_.data() + plan_.key_width() * kBlockTokens; }
 
   const LayerPlan& plan_;
+  const Head& head_;
   std::vector<float>& scratch_;
+  int width_ = 0;  ///< of the keys last read
   const Block* last_ = nullptr;
 };
 
@@ -141,7 +158,7 @@ inline void seal_in_place(const LayerPlan& plan, Head& head, Account& account,
         staging.keys[dim * kBlockTokens + slot] = staging.keys[dim * kBlockTokens + any];
     }
     Block& to = push_block(plan, head.coded, true, account);
-    encode_block(plan, staging, to);
+    encode_block(plan, head, staging, to);
     for (int slot = 0; slot < kBlockTokens; ++slot) move_side(plan, from, slot, to, slot);
     to.live = from.live;
     to.used = kBlockTokens;
@@ -159,7 +176,7 @@ inline void seal_in_place(const LayerPlan& plan, Head& head, Account& account,
 /// token is encoded once. Blocks were reserved.
 inline void seal_tokens(const LayerPlan& plan, Head& head, Account& account, EncodeScratch& scratch,
                         EncodeCounts& counts) {
-  if (!plan.is_coded() || head.dense.count == 0) return;
+  if (!plan.is_coded() || head.dense.count == 0 || !plan.can_seal(head)) return;
   if (plan.keeps_order) return detail::seal_in_place(plan, head, account, scratch, counts);
   const int slots = (head.dense.count - 1) * kBlockTokens + head.dense[head.dense.count - 1].used;
   if (blocks_to_seal(plan, slots) == 0) return;
@@ -172,7 +189,7 @@ inline void seal_tokens(const LayerPlan& plan, Head& head, Account& account, Enc
   const int blocks = blocks_to_seal(plan, static_cast<int>(places.size()));
   if (blocks == 0) return;
   std::sort(places.begin(), places.end(), [](Place a, Place b) { return a.position < b.position; });
-  detail::BlockReader reader(plan, scratch.decoded);
+  detail::BlockReader reader(plan, head, scratch.decoded);
   scratch.slots.clear();
   for (int made = 0; made < blocks; ++made) {
     Block& to = push_block(plan, head.coded, true, account);
@@ -186,7 +203,7 @@ inline void seal_tokens(const LayerPlan& plan, Head& head, Account& account, Enc
       move_side(plan, from, from_slot % kBlockTokens, to, slot);
       scratch.slots.push_back(from_slot);
     }
-    detail::encode_block(plan, scratch.staging, to);
+    detail::encode_block(plan, head, scratch.staging, to);
     to.live = kAllLive;
     to.used = kBlockTokens;
     head.coded.live += kBlockTokens;

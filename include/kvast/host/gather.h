@@ -13,14 +13,7 @@ namespace kvast {
 
 /// Writes one vector of the caller's output. `view` has its strides filled in.
 inline void write_vector(const OutputView& view, int token, int head, int dim, const float* from) {
-  const std::int64_t at = token * view.token_stride + head * view.head_stride;
-  for (int index = 0; index < dim; ++index) {
-    if (view.type == Type::f32) {
-      static_cast<float*>(view.data)[at + index] = from[index];
-    } else {
-      static_cast<half*>(view.data)[at + index] = to_half(from[index]);
-    }
-  }
+  write_numbers(view, token * view.token_stride + head * view.head_stride, dim, from);
 }
 
 /// Decoded keys and values of one head, in order of position: row t of `keys` and `values` is the
@@ -30,7 +23,7 @@ inline void export_head(const LayerPlan& plan, const Head& head, int head_index,
                         const OutputView& keys, const OutputView& values,
                         std::span<const Place> order, const RopeLevels* levels,
                         std::vector<float>& scratch) {
-  detail::BlockReader reader(plan, scratch);
+  detail::BlockReader reader(plan, head, scratch);
   float key[512];
   float value[512];
   for (std::size_t token = 0; token < order.size(); ++token) {

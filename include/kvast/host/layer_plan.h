@@ -23,8 +23,15 @@ struct LayerPlan {
   bool keeps_order = false;  ///< compacted positions: an evicted token leaves a hole, nothing moves
   bool reconstructs = false;  ///< keys are kept as they are before rotation, see reconstruct_keys
 
+  int sealed_channels = 0;  ///< of keys in coded blocks, by their head's choice; 0: all
+
+  bool prunes() const { return sealed_channels > 0; }
+  /// Whether the head's tokens may be sealed: not before it chose its channels.
+  bool can_seal(const Head& head) const { return !prunes() || !head.channels.empty(); }
   /// Numbers stored per key and per value.
-  int key_width() const { return key_basis.rank(); }
+  int key_width(bool coded = false) const {
+    return coded && prunes() ? sealed_channels : key_basis.rank();
+  }
   int value_width() const { return value_basis.rank(); }
   /// Numbers of a query as it meets keys.
   int query_width() const { return reconstructs ? shape.head_dim : key_width(); }
@@ -39,12 +46,22 @@ struct LayerPlan {
     return coded ? *formats.coded_values : *formats.dense_values;
   }
   std::size_t key_bytes(bool coded) const {
-    return has_payload() ? key_block_bytes(key_codec(coded), key_width()) : 0;
+    return has_payload() ? key_block_bytes(key_codec(coded), key_width(coded)) : 0;
   }
   std::size_t value_bytes(bool coded) const {
     return has_payload() ? value_block_bytes(value_codec(coded), value_width()) : 0;
   }
 };
+
+/// A layer's plan but for what depends on the cache's own options.
+inline LayerPlan plan_layer(const Shape& shape, const StoragePlan& formats,
+                            const SideLayout& side) {
+  LayerPlan plan{.shape = shape, .formats = formats, .side = side};
+  plan.key_basis = Basis(formats.key_basis, shape.head_dim);
+  plan.value_basis = Basis(formats.value_basis, shape.values());
+  if (formats.channels.chooses()) plan.sealed_channels = formats.channels.kept(shape.head_dim);
+  return plan;
+}
 
 inline constexpr int kFirstListCapacity = 8;  ///< pointers: one 64-byte block
 

@@ -30,7 +30,8 @@ struct Wishes {
   int votes = 0;           ///< queries that must vote, where some may be of earlier passes
   int ring = 0;            ///< newest queries to keep for later passes
   bool moments = false;
-  int moments_from = 0;  ///< position
+  int moments_from = 0;   ///< position
+  bool channels = false;  ///< the storage chooses channels by this prompt's queries
 };
 
 namespace detail {

@@ -113,7 +113,7 @@ inline void decode_vectors(const LayerPlan& plan, const Head& head, const RankCo
   work.values.resize(work.order.size() * value_dim);
   float key[512];
   float value[512];
-  detail::BlockReader reader(plan, work.decoded);
+  detail::BlockReader reader(plan, head, work.decoded);
   for (std::size_t at = 0; at < work.order.size(); ++at) {
     const int index = work.order[at].slot / kBlockTokens;
     const int slot = work.order[at].slot % kBlockTokens;

@@ -52,8 +52,8 @@ inline Merge choose_merge(const BlockList& list, int surplus, std::vector<Place>
 /// What is merged, out of its blocks: these are freed before new ones are taken.
 class Merged {
  public:
-  Merged(const LayerPlan& plan, RepackScratch& scratch)
-      : plan_(plan), scratch_(scratch), side_bytes_((plan.side.bytes + 15) / 16 * 16) {
+  Merged(const LayerPlan& plan, const Head& head, RepackScratch& scratch)
+      : plan_(plan), head_(head), scratch_(scratch), side_bytes_((plan.side.bytes + 15) / 16 * 16) {
     scratch_.keys.clear();
     scratch_.values.clear();
     scratch_.sides.clear();
@@ -67,9 +67,9 @@ class Merged {
     scratch_.sides.resize(static_cast<std::size_t>(source + 1) * side_bytes_);
     scratch_.values.insert(scratch_.values.end(), block.values,
                            block.values + plan_.value_bytes(true));
-    BlockReader reader(plan_, decoded);
+    BlockReader reader(plan_, head_, decoded);
     reader.read(block, true, false);
-    const auto dim = static_cast<std::size_t>(plan_.key_width());
+    const auto dim = static_cast<std::size_t>(plan_.key_width(true));
     for (std::uint32_t live = block.live; live != 0; live &= live - 1U) {
       const int slot = std::countr_zero(live);
       scratch_.places.push_back({{block.position[slot], source * kBlockTokens + slot},
@@ -87,7 +87,7 @@ class Merged {
   /// Tokens [first, first + count) of the order into an empty block. Value rows move as they are.
   void write(int first, int count, Staging& staging, Block& to) {
     const StoragePlan& formats = plan_.formats;
-    const int dim = plan_.key_width();
+    const int dim = plan_.key_width(true);
     for (int slot = 0; slot < kBlockTokens; ++slot) {
       // empty slots repeat a key: they must not widen the range
       const auto& token = scratch_.places[static_cast<std::size_t>(first + slot % count)];
@@ -114,6 +114,7 @@ class Merged {
 
  private:
   const LayerPlan& plan_;
+  const Head& head_;
   RepackScratch& scratch_;
   std::size_t side_bytes_;
 };
@@ -133,7 +134,7 @@ inline void repack_tokens(const LayerPlan& plan, Head& head, Account& account,
   while (list.count > target) {
     const detail::Merge merge = detail::choose_merge(list, list.count - target, scratch.places);
     if (merge.count == 0) return;
-    detail::Merged merged(plan, scratch.repack);
+    detail::Merged merged(plan, head, scratch.repack);
     for (int at = 0; at < merge.count; ++at) {
       Block& from = list[scratch.places[static_cast<std::size_t>(at)].slot];
       merged.add(from, scratch.decoded);

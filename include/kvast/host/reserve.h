@@ -42,9 +42,10 @@ inline void reserve_blocks(const LayerPlan& plan, const BlockList& list, bool co
 }
 
 /// One layer's share of a pass of `tokens` tokens. `shares`: payloads may belong to a fork as well,
-/// and are copied before they are written; returns whether any still does.
-inline bool reserve_layer(const LayerState& layer, int tokens, bool seals, bool shares,
-                          BlockPool& pool, Requests& requests) {
+/// and are copied before they are written. `ends_prompt`: heads choose their channels. Returns
+/// whether any still does.
+inline bool reserve_layer(const LayerState& layer, int tokens, bool seals, bool ends_prompt,
+                          bool shares, BlockPool& pool, Requests& requests) {
   const LayerPlan& plan = layer.plan;
   bool any_shared = false;
   for (const Head& head : layer.heads) {
@@ -73,7 +74,8 @@ inline bool reserve_layer(const LayerState& layer, int tokens, bool seals, bool 
     if (!plan.is_coded()) continue;
     // merging sparse blocks takes what it gives back, but for what a fork keeps alive
     int coded = layer.evicts ? shared_coded : 0;
-    if (seals) coded += plan.keeps_order ? blocks : blocks_to_seal(plan, used + tokens);
+    if (seals && (ends_prompt || plan.can_seal(head)))
+      coded += plan.keeps_order ? blocks : blocks_to_seal(plan, used + tokens);
     reserve_blocks(plan, head.coded, true, coded, requests);
   }
   return any_shared;

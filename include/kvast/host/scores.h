@@ -23,7 +23,9 @@ struct QueryRows {
   const float* data = nullptr;     ///< [heads, count * group, query_width], as they meet keys and
                                    ///< multiplied by the softmax scale
   std::span<const int> positions;  ///< [count] of the sequence, ascending
-  int replayed = 0;                ///< leading queries that belong to earlier passes
+  const float* sealed = nullptr;  ///< [heads, count * group, sealed_channels] the same as they meet
+                                  ///< sealed keys, where these have fewer channels
+  int replayed = 0;               ///< leading queries that belong to earlier passes
 
   int count() const { return static_cast<int>(positions.size()); }
 };
@@ -34,6 +36,7 @@ struct HeadSight {
   const Head* head = nullptr;
   int head_index = 0;
   const float* queries = nullptr;  ///< [count * group, query_width]
+  const float* sealed = nullptr;   ///< [count * group, sealed_channels], or null
   std::span<const int> positions;  ///< of the queries
   const AttendOptions* options = nullptr;
   const RopeTable* rope = nullptr;     ///< compacted positions, else null
@@ -163,10 +166,11 @@ void block_scores(const HeadSight& sight, int index, int first_row, int rows, fl
   } else if (plan.reconstructs) {
     detail::reconstructed_products<Simd>(sight, index, block, coded, first_row, rows, scores);
   } else {
-    plan.key_codec(coded).multiply(
-        sight.queries + static_cast<std::ptrdiff_t>(first_row) * plan.key_width(), plan.key_width(),
-        rows, plan.key_width(), block.keys, kBlockTokens, scores, kBlockTokens,
-        block_ahead(*sight.head, index).keys, {});
+    const float* queries = coded && plan.prunes() ? sight.sealed : sight.queries;
+    const int width = plan.key_width(coded);
+    plan.key_codec(coded).multiply(queries + static_cast<std::ptrdiff_t>(first_row) * width, width,
+                                   rows, width, block.keys, kBlockTokens, scores, kBlockTokens,
+                                   block_ahead(*sight.head, index).keys, {});
   }
   if (options.softcap > 0.0F) detail::cap_logits<Simd>(options.softcap, rows, scores);
   int newest = 0;

@@ -52,9 +52,14 @@ struct Simd {
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F div(F a, F b) { return _mm256_div_ps(a, b); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
-  /// NaN where either is.
+  /// NaN where either is; by bits, so that -ffast-math keeps the test.
   static F max_or_nan(F a, F b) {
-    return _mm256_blendv_ps(max(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    const auto nan = [](F x) {
+      const __m256i magnitude =
+          _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7FFFFFFF));
+      return _mm256_castsi256_ps(_mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7F800000)));
+    };
+    return _mm256_blendv_ps(_mm256_blendv_ps(max(a, b), b, nan(b)), a, nan(a));
   }
   /// Of a that is not negative, and any b.
   static F max_magnitude(F a, F b) { return max(a, _mm256_andnot_ps(_mm256_set1_ps(-0.0F), b)); }

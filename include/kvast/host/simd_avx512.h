@@ -56,9 +56,14 @@ struct Simd {
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F div(F a, F b) { return _mm512_div_ps(a, b); }
   static F max(F a, F b) { return _mm512_maskz_max_ps(kAll, a, b); }
-  /// NaN where either is.
+  /// NaN where either is; by bits, so that -ffast-math keeps the test.
   static F max_or_nan(F a, F b) {
-    return _mm512_mask_mov_ps(max(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+    const auto nan = [](F x) {
+      const __m512i magnitude =
+          _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7FFFFFFF));
+      return _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(0x7F800000));
+    };
+    return _mm512_mask_mov_ps(_mm512_mask_mov_ps(max(a, b), nan(b), b), nan(a), a);
   }
   /// Of a that is not negative, and any b.
   static F max_magnitude(F a, F b) { return _mm512_maskz_range_ps(kAll, a, b, 0xB); }

@@ -87,9 +87,11 @@ struct Simd {
   /// NaN where either is; by bits, so that -ffast-math keeps the test.
   static F max_or_nan(F a, F b) {
     const F most = max(a, b);
+    const auto nan = [](float lane) {
+      return (std::bit_cast<std::uint32_t>(lane) & 0x7FFFFFFFU) > 0x7F800000U;
+    };
     return each([&](int at) {
-      const auto bits = std::bit_cast<std::uint32_t>(a.lane[at]);
-      return (bits & 0x7FFFFFFFU) > 0x7F800000U ? a.lane[at] : most.lane[at];
+      return nan(a.lane[at]) ? a.lane[at] : nan(b.lane[at]) ? b.lane[at] : most.lane[at];
     });
   }
   /// Of a that is not negative, and any b.

@@ -15,7 +15,8 @@ namespace kvast {
 /// PassOptions::kinds. The prompt must come in one pass. Lengths: `local` is a part of the prompt,
 /// `frequent` of all positions seen. Frequent tokens are chosen among those that no earlier rule
 /// keeps, by attention per query that could see them
-/// (`by_lifetime`) or by its sum, as the paper has it.
+/// (`by_lifetime`) or by its sum, as the paper has it. The profile counts frequent tokens among the
+/// newest too; a head under `local` keeps as many besides them, so rather more than was profiled.
 struct FastGen {
   enum class Rule : std::uint8_t { special, punctuation, frequent, local, full };
   enum class Criterion : std::uint8_t {

@@ -3,6 +3,8 @@
 // kernel.
 #pragma once
 
+#include <algorithm>
+
 #include "kvast/core/check_policy.h"
 #include "kvast/core/sets.h"
 
@@ -27,6 +29,11 @@ struct L2Norm {
   }
   Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const { check_kept("L2Norm", tokens_kept, recent, caller); }
+  /// The default may skip more layers than a toy model has.
+  void validate_shape(const ShapeList& shape, Caller caller) const {
+    require(skip.end() <= std::max(shape.layers(), 2), caller, "L2Norm.skip has layer ",
+            skip.end() - 1, ", the model has ", shape.layers(), " layers");
+  }
 };
 static_assert(check_policy<L2Norm>());
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
+#include <queue>
 #include <vector>
 
 #include "kvast/core/check_policy.h"
@@ -14,7 +16,8 @@ namespace kvast {
 /// Keeps tokens whose attention varies (they may matter again) and, of the steady rest, those with
 /// the highest mean. Ref: RoCo (EasyKV), arXiv:2402.06262.   State: 12 bytes per token and head.
 /// `spared` is the part of the budget that the largest deviations protect: 0.3 in decoding, 0.1 for
-/// prompts, as the authors have it.
+/// prompts, as the authors have it. Where several must go they go one by one, and each that goes
+/// lets the steadiest of the spared in among those that are judged by their mean.
 struct RoCo {
   int tokens_kept = 512;  ///< budget per head
   int sinks = 4;          ///< first tokens, always kept
@@ -50,19 +53,21 @@ struct RoCo {
       if (known) {
         highest = std::max(highest, mean);
       } else {
-        ranks[at] = kDrop / 2.0F;
+        ranks[at] = kNoNumber;
       }
       order[at] = {!known ? kDropKey : keeps(view.tokens[at]) ? kPinKey : rank_key(deviation), at};
     }
-    const int budget = std::max(view.budget, 0);
-    const auto steady = static_cast<std::size_t>(
-        std::max(budget - static_cast<int>(spared * static_cast<float>(budget) + 1e-3F), 1));
+    const auto budget = static_cast<std::size_t>(std::max(view.budget, 0));
+    const auto protects = static_cast<std::size_t>(spared * static_cast<float>(budget) + 1e-3F);
+    const std::size_t steady = std::max<std::size_t>(budget - std::min(protects, budget), 1);
     if (steady < count) {
       // of equal deviations the older token is the steadier one
-      std::nth_element(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(steady),
-                       order.end());
-      // what must go may be more than the steady ones: the spared then follow, by their mean
-      for (std::size_t at = steady; at < count; ++at)
+      const auto judged = order.begin() + static_cast<std::ptrdiff_t>(steady);
+      std::nth_element(order.begin(), judged, order.end());
+      const std::size_t admitted =
+          count > budget + 1 ? std::min(count - budget - 1, count - steady) : 0;
+      if (admitted > 0) drop_in_turn(order, steady, admitted, 2.0F + highest, ranks);
+      for (std::size_t at = steady + admitted; at < count; ++at)
         if (order[at].key > kDropKey) ranks[order[at].at] += 1.0F + highest;
     }
     for (std::size_t at = 0; at < count; ++at)
@@ -81,6 +86,7 @@ struct RoCo {
   }
 
  private:
+  static constexpr float kNoNumber = kDrop / 2.0F;  ///< rank of a token whose mean is none
   struct Deviation {
     std::int32_t key;
     std::size_t at;
@@ -88,6 +94,33 @@ struct RoCo {
       return key != other.key ? key < other.key : at < other.at;
     }
   };
+  struct Mean {
+    std::int32_t key;
+    std::size_t at;
+    bool operator>(const Mean& other) const {
+      return key != other.key ? key > other.key : at > other.at;
+    }
+  };
+
+  /// Ranks all but the last of the tokens that go, which selection itself finds, lower by `below`.
+  /// The first `steady` of `order` are the steadiest of all.
+  static void drop_in_turn(std::vector<Deviation>& order, std::size_t steady, std::size_t going,
+                           float below, std::span<float> ranks) {
+    const auto next = order.begin() + static_cast<std::ptrdiff_t>(steady);
+    std::partial_sort(next, next + static_cast<std::ptrdiff_t>(going), order.end());
+    std::priority_queue<Mean, std::vector<Mean>, std::greater<>> judged;
+    const auto judge = [&](const Deviation& token) {
+      if (token.key < kPinKey) judged.push({rank_key(ranks[token.at]), token.at});
+    };
+    std::for_each(order.begin(), next, judge);
+    for (std::size_t turn = 0; turn < going; ++turn) {
+      if (!judged.empty()) {
+        if (judged.top().key > rank_key(kNoNumber)) ranks[judged.top().at] -= below;
+        judged.pop();
+      }
+      judge(order[steady + turn]);
+    }
+  }
   bool keeps(Token token) const { return token.position < sinks || token.age < recent; }
 };
 static_assert(check_policy<RoCo>());

@@ -9,11 +9,12 @@
 
 namespace kvast {
 
-/// Drops the tokens that most often got less than a uniform share from the last `window` queries,
-/// `when.batch` of them at once when the budget is exceeded. Judged by rate over the queries that
-/// could see the token, so that a newcomer is not blamed for queries before it. Ref: Scissorhands,
-/// arXiv:2305.17118, Algorithms 1 and 2.   State: 56 bytes per token and head (one bit per query).
-/// The paper's m is half the budget. Budgets by layer: PerLayerBudget with `funnel`.
+/// Drops the tokens that most often got less than a uniform share (within 1e-5) from the last
+/// `window` queries, `when.batch` of them at once when the budget is exceeded. Judged by rate over
+/// the queries that could see the token, so that a newcomer is not blamed for queries before it.
+/// Ref: Scissorhands, arXiv:2305.17118, Algorithms 1 and 2.   State: 56 bytes per token and head
+/// (one bit per query). The paper's m is half the budget. Budgets by layer: PerLayerBudget with
+/// `funnel`.
 struct Scissorhands {
   static constexpr int kMostWindow = 416;
 

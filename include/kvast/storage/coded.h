@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kvast/core/sets.h"
+#include "kvast/core/shape.h"
 #include "kvast/format/floats.h"
 #include "kvast/storage/storage.h"
 
@@ -34,6 +35,12 @@ inline void check_coded(const char* storage, int residual, const KeepDense& keep
           ", must lie in [0, 2^20]");
   require(keep.tokens >= 0 && keep.tokens <= (1 << 20), caller, storage, ".keep.tokens is ",
           keep.tokens, ", must lie in [0, 2^20]");
+}
+
+inline void check_layers(const char* storage, const KeepDense& keep, const ShapeList& shape,
+                         Caller caller) {
+  require(keep.layers.end() <= shape.layers(), caller, storage, ".keep.layers has layer ",
+          keep.layers.end() - 1, ", the model has ", shape.layers(), " layers");
 }
 
 }  // namespace detail

@@ -18,6 +18,9 @@ struct Float8 {
     return detail::coded_plan<Fp8<Kind>, Fp8<Kind>, Simd>(layer, 0, keep);
   }
   void validate(Caller caller) const { detail::check_coded("Float8", 0, keep, caller); }
+  void validate_shape(const ShapeList& shape, Caller caller) const {
+    detail::check_layers("Float8", keep, shape, caller);
+  }
 };
 static_assert(Storage<Float8<E4M3>> && Storage<Float8<E5M2>>);
 

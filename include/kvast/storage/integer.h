@@ -19,6 +19,9 @@ struct IntegerStorage {
     return coded_plan<Int<Bits>, Int<Bits>, Simd>(layer, 0, keep);
   }
   void validate(Caller caller) const { check_coded(Bits == 8 ? "Int8" : "Int4", 0, keep, caller); }
+  void validate_shape(const ShapeList& shape, Caller caller) const {
+    check_layers(Bits == 8 ? "Int8" : "Int4", keep, shape, caller);
+  }
 };
 
 }  // namespace detail

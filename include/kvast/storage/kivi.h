@@ -21,6 +21,9 @@ struct Kivi {
     return detail::coded_plan<Int<KeyBits>, Int<ValueBits>, Simd>(layer, residual, keep);
   }
   void validate(Caller caller) const { detail::check_coded("Kivi", residual, keep, caller); }
+  void validate_shape(const ShapeList& shape, Caller caller) const {
+    detail::check_layers("Kivi", keep, shape, caller);
+  }
 };
 static_assert(Storage<Kivi<4>> && Storage<Kivi<4, 2>>);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// EigenLowRank<S>: keys and values are kept as coordinates in the directions that they mostly have.
+// EigenLowRank<S> and LoRC<S>: keys and values are kept as coordinates in the directions that they
+// mostly have.
 #pragma once
 
 #include <memory>
@@ -60,5 +61,10 @@ struct EigenLowRank : Inner {
     require(mismatch.empty(), caller, "EigenLowRank: ", mismatch);
   }
 };
+
+/// The same with a calibration of the model's weights, and ranks that fall over the depth: see
+/// calibrate_weights and progressive_ranks. Ref: LoRC, arXiv:2410.03111.
+template <class Inner>
+using LoRC = EigenLowRank<Inner>;
 
 }  // namespace kvast

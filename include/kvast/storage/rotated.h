@@ -53,6 +53,9 @@ struct TurboQuant {
     return plan;
   }
   void validate(Caller caller) const { detail::check_coded("TurboQuant", residual, keep, caller); }
+  void validate_shape(const ShapeList& shape, Caller caller) const {
+    detail::check_layers("TurboQuant", keep, shape, caller);
+  }
 };
 static_assert(Storage<TurboQuant<3>>);
 

@@ -5,6 +5,7 @@
 #include <concepts>
 
 #include "kvast/core/basis.h"
+#include "kvast/core/channels.h"
 #include "kvast/core/error.h"
 #include "kvast/host/codec.h"
 
@@ -21,6 +22,7 @@ struct StoragePlan {
   int first_coded = 0;  ///< positions below it are never sealed
   BasisPlan key_basis{};
   BasisPlan value_basis{};
+  ChannelPlan channels{};    ///< of sealed keys
   bool before_rope = false;  ///< the key basis is of keys that the model has not rotated yet
   bool folded = false;       ///< attend's output stays in the value basis
 };
