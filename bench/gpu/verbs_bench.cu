@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <string>
 
-#include "bench/gpu/timer.cuh"
+#include "bench/gpu/benches.cuh"
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/gpu/quantize.cuh"
 #include "kvast/policy/full.h"
@@ -14,15 +14,6 @@
 
 namespace kvast::bench {
 namespace {
-
-Timer& timer() {
-  static Timer one;
-  return one;
-}
-const Bandwidth& bandwidth() {
-  static const Bandwidth measured = Bandwidth::measure(timer());
-  return measured;
-}
 
 /// Device memory of halves that are small numbers.
 class Halves {
@@ -120,6 +111,7 @@ int main(int arguments, char** values) {
   benchmark::AddCustomContext("read_GBps", std::to_string(measured.read * 1e-9));
   benchmark::AddCustomContext("copy_GBps", std::to_string(measured.copy * 1e-9));
   kvast::bench::add_benches();
+  kvast::bench::add_attend_benches();
   benchmark::Initialize(&arguments, values);
   benchmark::RunSpecifiedBenchmarks();
   return 0;

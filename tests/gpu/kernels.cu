@@ -2,6 +2,7 @@
 // Every kernel of the library, compiled and not run: ./dev check cuda does it for sm_80, sm_90a and
 // sm_100.
 #include "kvast/format/codebook.h"
+#include "kvast/gpu/attend_weights.cuh"
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/gpu/plan.cuh"
 #include "kvast/gpu/quantize.cuh"
@@ -18,6 +19,12 @@ namespace gpu {
 template Status launch(const Plan&, Grid, cudaStream_t);
 template Status launch(const Append<F32>&, Grid, cudaStream_t);
 template Status launch(const Append<BF16>&, Grid, cudaStream_t);
+template Status launch(const Attend<BF16, 128, 16>&, Grid, cudaStream_t);
+template Status launch(const Attend<F32, 128, 8>&, Grid, cudaStream_t);
+template Status launch(const Attend<F32, 256, 8>&, Grid, cudaStream_t);
+template Status launch(const AgainWeights<F16, 128, WriteWeights>&, Grid, cudaStream_t);
+template Status launch(const SavedWeights<WriteWeights>&, Grid, cudaStream_t);
+template Status launch(const CountVisible&, Grid, cudaStream_t);
 template Status launch(const EncodeSealed<Int<8>, Part::keys>&, Grid, cudaStream_t);
 template Status launch(const EncodeSealed<Fp8<E4M3>, Part::values>&, Grid, cudaStream_t);
 template Status launch(const detail::Quantize<Codebook<3>, Part::keys>&, Grid, cudaStream_t);

@@ -49,12 +49,12 @@ struct AttendSplit {
 /// Scratch memory for the attention of one cache, on its pool's stream; all layers share it. Grows
 /// with shapes and queries, not with lengths: a captured pass stays valid.
 template <class Format, class DeviceType>
-class Attention {
+class AttendRunner {
  public:
-  explicit Attention(Pool<DeviceType>& pool) : pool_(pool) {}
-  Attention(const Attention&) = delete;
-  Attention& operator=(const Attention&) = delete;
-  ~Attention() {
+  explicit AttendRunner(Pool<DeviceType>& pool) : pool_(pool) {}
+  AttendRunner(const AttendRunner&) = delete;
+  AttendRunner& operator=(const AttendRunner&) = delete;
+  ~AttendRunner() {
     if (memory_ != nullptr) pool_.release(memory_);
   }
 
@@ -62,7 +62,7 @@ class Attention {
 
   /// Fills in what `call` lacks: plan, tiles and scratch. `most_queries`: of any sequence. The
   /// payload of dense blocks must be of Format, rows of a multiple of 16 bytes.
-  Status run(AttendCall call, int most_queries) {
+  Status run(AttendCall& call, int most_queries) {
     const int widest = most_of(call.layer.head_dim, call.layer.value_dim);
     if (widest <= 64) return run_wide<64>(call, most_queries);
     if (widest <= 96) return run_wide<96>(call, most_queries);
@@ -97,6 +97,7 @@ class Attention {
       return DeviceType::launch(Kernel{call}, {workers, Kernel::Shape::shared_bytes(turns)},
                                 stream);
     });
+    if (split.stored == 0) return status;
     status.then([&] {
       return DeviceType::launch(MergeParts{call, kRows}, {tables * most_queries * call.group, 0},
                                 stream);

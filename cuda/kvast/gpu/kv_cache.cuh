@@ -245,7 +245,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
 
   Policy policy_;
   gpu::CacheMemory<DeviceType> memory_;
-  gpu::Attention<typename Formats::Waiting, DeviceType> attention_;
+  gpu::AttendRunner<typename Formats::Waiting, DeviceType> attention_;
   std::vector<int> groups_;  ///< [layers] query heads per head
   bool ends_prompt_ = false;
   bool seals_ = true;

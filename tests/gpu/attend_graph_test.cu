@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention captured once in a CUDA graph and replayed while lengths grow, and splits with them,
+// gives the bits that the uncaptured steps give.
+#include <gtest/gtest.h>
+
+#include "kvast/gpu/kv_cache.cuh"
+#include "kvast/policy/full.h"
+#include "tests/simt/backend.h"
+#include "tests/support/random.h"
+
+namespace kvast {
+namespace {
+
+constexpr int kSteps = 1000;
+constexpr int kLayers = 32;
+constexpr Shape kShape{.layers = kLayers, .query_heads = 8, .heads = 2, .head_dim = 64};
+constexpr std::size_t kRow = 2 * 8 * 64;  // of queries, of both sequences
+
+class Batch {
+ public:
+  explicit Batch(const test::DeviceVector<float>& numbers)
+      : output(kRow * kLayers), numbers_(numbers) {}
+
+  void step() {
+    auto pass = cache.begin();
+    ASSERT_TRUE(pass) << pass.status().message();
+    for (int layer = 0; layer < kLayers; ++layer) {
+      const float* rows = numbers_.data() + layer;
+      ASSERT_TRUE(pass->append(layer, rows, rows + layer));
+      ASSERT_TRUE(
+          pass->attend(layer, rows, output.data() + static_cast<std::size_t>(layer) * kRow));
+    }
+    ASSERT_TRUE(pass->commit());
+  }
+
+  test::DeviceVector<float> output;
+
+ private:
+  const test::DeviceVector<float>& numbers_;
+  gpu::Pool<gpu::CudaDevice> pool_{{.stream = test::stream()}};
+
+ public:
+  KVCache<Full, OnGpu<Dense<half>>> cache{kShape, {}, {}, pool_, {.sequences = 2}};
+};
+
+TEST(Graph, ReplayedAttentionEqualsSteps) {
+  test::Random random(1);
+  const auto numbers = test::on_device(random.normals(kRow + 2 * kLayers));
+  Batch plain(numbers);
+  Batch captured(numbers);
+  for (int step = 0; step < kSteps; ++step) plain.step();
+  captured.step();
+  ASSERT_TRUE(captured.cache.reserve(kSteps));
+  cudaGraph_t graph = nullptr;
+  ASSERT_EQ(cudaStreamBeginCapture(test::stream(), cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  captured.step();
+  ASSERT_EQ(cudaStreamEndCapture(test::stream(), &graph), cudaSuccess);
+  cudaGraphExec_t executable = nullptr;
+  ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
+  for (int step = 1; step < kSteps; ++step)
+    ASSERT_EQ(cudaGraphLaunch(executable, test::stream()), cudaSuccess);
+  ASSERT_TRUE(captured.cache.settle());
+  test::wait();
+  EXPECT_EQ(captured.cache.length(1), kSteps);
+  EXPECT_EQ(captured.output, plain.output);
+  (void)cudaGraphExecDestroy(executable);
+  (void)cudaGraphDestroy(graph);
+}
+
+}  // namespace
+}  // namespace kvast
