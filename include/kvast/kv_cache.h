@@ -27,7 +27,8 @@ namespace kvast {
 /// The keys and values of one sequence, for all layers of a model, kept small while a transformer
 /// decodes. One thread uses a cache at a time; different caches are independent, also on one pool.
 /// The pool must outlive it. Misuse throws Error before anything changed; an exhausted pool is a
-/// Status, and the cache is as it was. After warm-up a step allocates nothing but pool blocks.
+/// Status, and the cache is as it was. After warm-up a step allocates nothing but pool blocks (when
+/// they act, policies that rank a whole head or share budgets allocate as well).
 /// `Arch` is chosen by the compiler's flags; leave it alone.
 template <class PolicyType, class StorageType, class Arch = Simd>
 class KVCache {

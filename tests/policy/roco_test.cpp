@@ -120,6 +120,35 @@ TEST(RoCo, ManyThatGoAtOnceGoOneByOne) {
   EXPECT_EQ(order[1], 2U);
 }
 
+// A sink of which nothing is known takes no turn from those that go.
+TEST(RoCo, APinnedTokenWithoutAMeanIsNotJudged) {
+  const RoCo policy{.tokens_kept = 4, .sinks = 1, .recent = 0, .spared = 0.5F};
+  const double mean[] = {NAN, 0.1, 0.5, 0.3, 0.2, 0.8};
+  const double deviation[] = {0.0, 0.01, 0.02, 0.03, 0.04, 0.05};
+  std::vector<RoCo::State> states(6);
+  std::vector<Token> tokens;
+  for (int at = 0; at < 6; ++at) {
+    for (const double sign : {-1.0, 1.0})
+      policy.observe(states[static_cast<std::size_t>(at)],
+                     {.weight = static_cast<float>(mean[at] + sign * deviation[at])});
+    tokens.push_back({.position = at, .age = 5 - at});
+  }
+  std::vector<float> ranks(6);
+  HeadView<RoCo::State> view{};
+  view.tokens = tokens;
+  view.states = states;
+  view.budget = 4;
+  policy.rank_head(view, ranks);
+  // {1, 2}: 1 goes, 3 is let in; {2, 3}: 3 is the lowest
+  std::vector<std::size_t> order{0, 1, 2, 3, 4, 5};
+  std::sort(order.begin(), order.end(), [&](std::size_t left, std::size_t right) {
+    return rank_key(ranks[left]) < rank_key(ranks[right]);
+  });
+  EXPECT_EQ(order[0], 1U);
+  EXPECT_EQ(order[1], 3U);
+  EXPECT_EQ(order[5], 0U);
+}
+
 // With Reduce::sum a mean may be as large as the group.
 TEST(RoCo, ASparedTokenOutranksASteadyOneOfAnyMean) {
   const RoCo policy{.tokens_kept = 2, .sinks = 0, .recent = 0, .spared = 0.5F};

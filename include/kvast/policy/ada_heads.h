@@ -17,6 +17,9 @@ struct AdaHeads : Inner {
                 "AdaHeads: the policy has no budget that heads could share");
   static_assert(detail::scope_of<Inner>() == Scope::head,
                 "AdaHeads: a policy whose heads keep one set (TOVA) gives each as many tokens");
+  static_assert(
+      !requires { Inner::ranks_in_head; },
+      "AdaHeads: the policy's ranks say nothing beside another head's (RoCo)");
   static_assert(!detail::allocates<Inner>(), "AdaHeads: the policy shares its budget already");
   static constexpr bool needs_budget = true;
   float safeguard = 0.2F;  ///< part of the budget that every head has for certain, in [0, 1]

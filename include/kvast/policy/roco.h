@@ -25,6 +25,7 @@ struct RoCo {
   float spared = 0.3F;    ///< in [0, 1)
   When when = When::step();
   Reduce reduce = Reduce::mean;
+  static constexpr bool ranks_in_head = true;  ///< ranks say nothing beside another head's
   static constexpr Needs needs{.attention = true};
   struct State {
     float sum = 0.0F;
@@ -55,7 +56,7 @@ struct RoCo {
       } else {
         ranks[at] = kNoNumber;
       }
-      order[at] = {!known ? kDropKey : keeps(view.tokens[at]) ? kPinKey : rank_key(deviation), at};
+      order[at] = {keeps(view.tokens[at]) ? kPinKey : known ? rank_key(deviation) : kDropKey, at};
     }
     const auto budget = static_cast<std::size_t>(std::max(view.budget, 0));
     const auto protects = static_cast<std::size_t>(spared * static_cast<float>(budget) + 1e-3F);
