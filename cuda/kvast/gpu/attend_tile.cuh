@@ -33,7 +33,9 @@ struct SharedRows {
   KVAST_HD static void copy(const Block& block, const std::byte* from, int row_bytes,
                             std::byte* to) {
     const int chunks = row_bytes / 16;
-    for (int at = block.warp().lane(); at < kBlockTokens * kChunks; at += kWarp) {
+    const int lane = block.warp().lane();
+    for (int step = 0; step < kChunks; ++step) {  // a constant count: unrolled
+      const int at = step * kWarp + lane;
       const int row = at / kChunks;
       const int chunk = at % kChunks;
       const bool valid = chunk < chunks;
