@@ -97,18 +97,27 @@ enum class LawStorage {
   turbo2,
   turbo4,
   rotated2,
-  kept_layer
+  kept_layer,
+  eigen4,
+  think,
+  eigen,
+  lorc,
+  think4
 };
 inline constexpr LawStorage kLawStorages[] = {LawStorage::f32, LawStorage::f16, LawStorage::kivi4,
                                               LawStorage::external};
 /// These with one group of query heads: what differs between formats meets no policy.
-inline constexpr LawStorage kMoreLawStorages[] = {LawStorage::kivi2, LawStorage::int8,
-                                                  LawStorage::fp8, LawStorage::turbo3};
+inline constexpr LawStorage kMoreLawStorages[] = {LawStorage::kivi2,  LawStorage::int8,
+                                                  LawStorage::fp8,    LawStorage::turbo3,
+                                                  LawStorage::eigen4, LawStorage::think};
 /// And the rest, of which a quick run gives each policy some.
 inline constexpr LawStorage kOtherLawStorages[] = {
-    LawStorage::bf16,     LawStorage::kivi3,     LawStorage::kivi8,  LawStorage::kivi42,
-    LawStorage::int4,     LawStorage::e5m2,      LawStorage::turbo2, LawStorage::turbo4,
-    LawStorage::rotated2, LawStorage::kept_layer};
+    LawStorage::bf16,     LawStorage::kivi3,      LawStorage::kivi8,  LawStorage::kivi42,
+    LawStorage::int4,     LawStorage::e5m2,       LawStorage::turbo2, LawStorage::turbo4,
+    LawStorage::rotated2, LawStorage::kept_layer, LawStorage::eigen,  LawStorage::lorc,
+    LawStorage::think4};
+/// Dense vectors in a basis: what is not sealed does not care where it lies.
+inline constexpr LawStorage kLowRankLawStorages[] = {LawStorage::eigen, LawStorage::lorc};
 
 /// Query heads that share a kv head.
 inline constexpr int kLawGroups[] = {1, 3, 8};
@@ -129,13 +138,29 @@ struct Cell {
     return maker(*this, pool, executor, scramble);
   }
   std::string name() const {
-    static constexpr const char* kNames[] = {
-        "Dense<float>",  "Dense<half>",      "Kivi<4>",
-        "External",      "Kivi<2>",          "Int8",
-        "Float8",        "TurboQuant<3>",    "Dense<BF16>",
-        "Kivi<3>",       "Kivi<8>",          "Kivi<4,2>",
-        "Int4",          "Float8<E5M2>",     "TurboQuant<2>",
-        "TurboQuant<4>", "Rotated<Kivi<2>>", "Kivi<4> but layer 1"};
+    static constexpr const char* kNames[] = {"Dense<float>",
+                                             "Dense<half>",
+                                             "Kivi<4>",
+                                             "External",
+                                             "Kivi<2>",
+                                             "Int8",
+                                             "Float8",
+                                             "TurboQuant<3>",
+                                             "Dense<BF16>",
+                                             "Kivi<3>",
+                                             "Kivi<8>",
+                                             "Kivi<4,2>",
+                                             "Int4",
+                                             "Float8<E5M2>",
+                                             "TurboQuant<2>",
+                                             "TurboQuant<4>",
+                                             "Rotated<Kivi<2>>",
+                                             "Kivi<4> but layer 1",
+                                             "EigenLowRank<Kivi<4>>",
+                                             "ThinK<Dense<half>>",
+                                             "EigenLowRank<Dense<half>>",
+                                             "LoRC<Dense<half>>",
+                                             "ThinK<Kivi<4>>"};
     return policy.name + " x " + kNames[static_cast<int>(storage)] + " x GQA " +
            std::to_string(group);
   }

@@ -74,6 +74,8 @@ TEST(Arrivals, WithoutEvictionStoredBitsAreTheSame) {
       ASSERT_EQ(chunked->exported(), wanted);
       EXPECT_EQ(chunked->bytes(), whole->bytes());
     }
+    // a part of the prompt would choose other channels
+    if (cell.storage == LawStorage::think || cell.storage == LawStorage::think4) continue;
     for (const int first : {1, 31, 32, 33, 100, 229}) {
       auto decoded = cell.make(pool, serial());
       (void)decoded->run(first, Phase::prompt);

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "kvast/kvast.h"
+#include "tests/calibrate/made_up.h"
 #include "tests/laws/any_cache.h"
 #include "tests/laws/model.h"
 
@@ -146,7 +147,26 @@ class CacheOf : public AnyCache {
   std::vector<TokenKind> kinds_;
 };
 
-inline AnyStorage law_storage(LawStorage storage) {
+/// Made-up directions of each head, or of all heads; of keys as they are before rotation, or as
+/// they meet queries.
+inline std::shared_ptr<const Calibration> law_calibration(const Shape& shape, bool before_rope,
+                                                          bool shared) {
+  Calibration made = random_calibration(shape, shared);
+  made.before_rope = before_rope;
+  return std::make_shared<const Calibration>(std::move(made));
+}
+
+/// Keys of such storages reach the cache unrotated.
+inline CacheOptions law_options(LawStorage storage, Executor executor) {
+  CacheOptions options{.executor = executor};
+  if (storage == LawStorage::eigen4 || storage == LawStorage::lorc) {
+    options.positions = Positions::unrotated;
+    options.rope = Rope::plain(16, 10000.0, Pairing::halves);
+  }
+  return options;
+}
+
+inline AnyStorage law_storage(LawStorage storage, const Shape& shape) {
   switch (storage) {
     case LawStorage::f32:
       return Dense<float>{};
@@ -180,6 +200,18 @@ inline AnyStorage law_storage(LawStorage storage) {
       return TurboQuant<4>{};
     case LawStorage::rotated2:
       return Rotated<Kivi<2>>{{.residual = 16}};
+    case LawStorage::eigen:
+      return EigenLowRank<Dense<half>>{
+          {}, law_calibration(shape, false, false), {{8, 24}, {16, 8}}};
+    case LawStorage::eigen4:
+      return EigenLowRank<Kivi<4>>{
+          {.residual = 16}, law_calibration(shape, true, true), {{8, 32}, {8, 24}}};
+    case LawStorage::lorc:
+      return LoRC<Dense<half>>{{}, law_calibration(shape, true, false), {{8, 40}, {8, 16}}};
+    case LawStorage::think:
+      return ThinK<Dense<half>>{{}, 0.5F, 16, 8};
+    case LawStorage::think4:
+      return ThinK<Kivi<4>>{{.residual = 16}, 0.5F, 20, 40, ChannelPairs::halves};
     case LawStorage::kept_layer:
       return Kivi<4>{.residual = 16, .keep = {.layers = LayerSet{}.add(1)}};
     default:
@@ -193,8 +225,8 @@ std::unique_ptr<AnyCache> make_cell(const Cell& cell, BlockPool& pool, Executor 
   const auto policy = scramble_policy(Case::policy(), scramble);
   using Policy = std::remove_const_t<decltype(policy)>;
   return std::make_unique<CacheOf<Policy>>(
-      KVCache<Policy, AnyStorage>(cell.shape(), policy, law_storage(cell.storage), pool,
-                                  {.executor = executor}),
+      KVCache<Policy, AnyStorage>(cell.shape(), policy, law_storage(cell.storage, cell.shape()),
+                                  pool, law_options(cell.storage, executor)),
       cell.storage == LawStorage::external);
 }
 

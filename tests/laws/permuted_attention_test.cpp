@@ -40,8 +40,8 @@ void expect_same_attention(LawStorage storage, int group) {
   std::vector<float> bias(200);
   for (std::size_t at = 0; at < bias.size(); ++at) bias[at] = 0.05F * static_cast<float>(at % 17);
   BlockPool pool;
-  Cache one(shape, {{}, Scramble::one_way}, law_storage(storage), pool);
-  Cache other(shape, {{}, Scramble::other_way}, law_storage(storage), pool);
+  Cache one(shape, {{}, Scramble::one_way}, law_storage(storage, shape), pool);
+  Cache other(shape, {{}, Scramble::other_way}, law_storage(storage, shape), pool);
   for (Cache* cache : {&one, &other}) {
     (void)run(*cache, kFirstScrambled, {});
     (void)run(*cache, kSecondScrambled, {});
