@@ -22,10 +22,13 @@ auto KVCache<P, S, Arch>::fork(Caller caller) -> Result<KVCache> {
   }
   if (Status status = copy.account_->reserve(requests.all()); !status) return status;
   for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
+    std::vector<std::uint16_t>& channels = copy.layers_[layer].channels;
+    channels = layers_[layer].channels;
     for (std::size_t head = 0; head < layers_[layer].heads.size(); ++head) {
       const Head& from = layers_[layer].heads[head];
       Head& to = copy.layers_[layer].heads[head];
-      to.channels = from.channels;
+      if (from.channels != nullptr)
+        to.channels = channels.data() + (from.channels - layers_[layer].channels.data());
       share_list(layers_[layer].plan, from.coded, true, to.coded, *copy.account_);
       share_list(layers_[layer].plan, from.dense, false, to.dense, *copy.account_);
     }

@@ -93,7 +93,7 @@ class KVCache {
       layer.ring = {};
       layer.choices.forget();
       for (HeadTurn& turn : layer.turns) turn.last_act = -1;
-      for (Head& head : layer.heads) head.channels.clear();
+      for (Head& head : layer.heads) head.channels = nullptr;
       layer.stage = Stage::idle;
       layer.observed = false;
     }
@@ -240,6 +240,7 @@ class KVCache {
     state.evicts = detail::evicts<Mine>();
     const auto heads = static_cast<std::size_t>(shape.heads);
     state.heads.resize(heads);
+    state.channels.resize(heads * static_cast<std::size_t>(state.plan.sealed_channels));
     state.moves.resize(heads);
     state.turns.resize(heads);
     for (const bool ends_prompt : {false, true}) {

@@ -10,10 +10,14 @@
 // finite numbers. Coded blocks, and under `keeps_order` dense ones, have holes: Block::live.
 #pragma once
 
+#include <type_traits>
+
 #include "kvast/core/block.h"
 #include "kvast/gpu/free_list.cuh"
 
 namespace kvast::gpu {
+
+static_assert(std::is_trivially_copyable_v<Head>, "heads are copied from and to a device as bytes");
 
 /// The new tokens of one sequence in the pass that is open.
 struct Rows {

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <new>
 #include <type_traits>
-#include <vector>
 
 #include "kvast/core/policy.h"
 #include "kvast/core/shape.h"
@@ -85,9 +84,9 @@ struct BlockList {
 struct Head {
   BlockList coded;
   BlockList dense;
-  /// Which channels sealed keys have, ascending; empty where they have all, or none were chosen
-  /// yet.
-  std::vector<std::uint16_t> channels;
+  /// Which channels sealed keys have, ascending, in the layer's memory; null where they have all,
+  /// or none were chosen yet.
+  const std::uint16_t* channels = nullptr;
   int capacity_before = 0;  ///< of `dense` when the last append began; a dropped pass restores it
 
   KVAST_HD int blocks() const { return coded.count + dense.count; }

@@ -50,7 +50,7 @@ inline void take_query_energies(LayerState& layer, const View& queries,
 }
 
 /// The choice of one head, by the queries' energies and its live keys. All of them are dense yet.
-inline void choose_head_channels(const LayerState& layer, int head_index, Head& head,
+inline void choose_head_channels(LayerState& layer, int head_index, Head& head,
                                  EncodeScratch& scratch) {
   const auto dim = static_cast<std::size_t>(layer.plan.shape.head_dim);
   std::vector<double> energies(dim, 0.0);
@@ -64,9 +64,13 @@ inline void choose_head_channels(const LayerState& layer, int head_index, Head& 
       energies[at] += static_cast<double>(key[at]) * static_cast<double>(key[at]);
   }
   const ChannelPlan& plan = layer.plan.formats.channels;
-  head.channels = choose_channels(
+  const auto chosen = choose_channels(
       std::span(layer.query_energies).subspan(static_cast<std::size_t>(head_index) * dim, dim),
       energies, layer.plan.sealed_channels, plan.pairs);
+  std::uint16_t* mine =
+      layer.channels.data() + static_cast<std::ptrdiff_t>(head_index) * layer.plan.sealed_channels;
+  std::copy(chosen.begin(), chosen.end(), mine);
+  head.channels = mine;
 }
 
 /// Rows [heads, rows, head_dim] of packed queries, of the channels that each head kept:
@@ -79,7 +83,8 @@ inline void gather_query_channels(const LayerPlan& plan, std::span<const Head> h
   float* row = to.data();
   for (const Head& head : heads) {
     for (int at = 0; at < rows; ++at, from += plan.shape.head_dim, row += width) {
-      for (std::size_t channel = 0; channel < head.channels.size(); ++channel)
+      if (head.channels == nullptr) continue;
+      for (std::size_t channel = 0; channel < width; ++channel)
         row[channel] = from[head.channels[channel]];
     }
   }

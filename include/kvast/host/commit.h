@@ -180,7 +180,7 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
   if (plan.is_coded()) {
     executor.parallel_for(heads, [&](int head) {
       HeadWork& mine = work[static_cast<std::size_t>(head)];
-      if (plan.prunes() && context.ends_prompt && head_at(head).channels.empty())
+      if (plan.prunes() && context.ends_prompt && head_at(head).channels == nullptr)
         choose_head_channels(layer, head, head_at(head), mine.encode);
       if (context.seals) seal_tokens(plan, head_at(head), account, mine.encode, mine.counts);
       repack_tokens(plan, head_at(head), account, mine.encode, mine.counts);

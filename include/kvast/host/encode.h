@@ -31,7 +31,7 @@ struct Staging {
 };
 
 inline void encode_block(const LayerPlan& plan, const Head& head, Staging& staging, Block& block) {
-  for (std::size_t at = 0; at < head.channels.size(); ++at)
+  for (int at = 0; at < plan.sealed_channels; ++at)
     std::copy_n(staging.keys + head.channels[at] * kBlockTokens, kBlockTokens,
                 staging.keys + at * kBlockTokens);
   const StoragePlan& formats = plan.formats;
@@ -94,7 +94,7 @@ class BlockReader {
   void spread(float* key) const {
     int from = width_;
     for (int channel = plan_.key_width(); channel-- > 0;) {
-      const bool has = from > 0 && head_.channels[static_cast<std::size_t>(from - 1)] == channel;
+      const bool has = from > 0 && head_.channels[from - 1] == channel;
       key[channel] = has ? key[--from] : 0.0F;
     }
   }

@@ -78,10 +78,11 @@ struct LayerState {
   bool observed = false;  ///< the states changed in this pass, `before` holds the old ones
   StatesBefore before;
   QueryRing ring;
-  QueryRing pending_ring;              ///< becomes `ring` at the commit
-  QueryMoments moments;                ///< of the open pass, where the policy needs them
-  std::vector<double> query_energies;  ///< [heads, head_dim] of a prompt that ends, where the
-                                       ///< storage chooses channels by them
+  QueryRing pending_ring;               ///< becomes `ring` at the commit
+  QueryMoments moments;                 ///< of the open pass, where the policy needs them
+  std::vector<double> query_energies;   ///< [heads, head_dim] of a prompt that ends, where the
+                                        ///< storage chooses channels by them
+  std::vector<std::uint16_t> channels;  ///< [heads, sealed_channels] what heads chose
   Choices choices;
   Choices pending_choices;               ///< become `choices` at the commit
   std::vector<std::vector<Move>> moves;  ///< [heads] of the last commit

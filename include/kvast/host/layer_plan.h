@@ -27,7 +27,7 @@ struct LayerPlan {
 
   bool prunes() const { return sealed_channels > 0; }
   /// Whether the head's tokens may be sealed: not before it chose its channels.
-  bool can_seal(const Head& head) const { return !prunes() || !head.channels.empty(); }
+  bool can_seal(const Head& head) const { return !prunes() || head.channels != nullptr; }
   /// Numbers stored per key and per value.
   int key_width(bool coded = false) const {
     return coded && prunes() ? sealed_channels : key_basis.rank();
