@@ -82,7 +82,7 @@ struct Append {
   KVAST_HD bool open(const Block& block, BlockList& list, int sequence, int count) const {
     const int before = list.slots();
     const int after = before + count;
-    const int blocks = (after + kBlockTokens - 1) / kBlockTokens;
+    const int blocks = blocks_of(after);
     int missing = 0;
     for (int at = list.count + block.thread(); at < blocks; at += block.threads()) {
       list.data[at] = take_record(block, layer, false);

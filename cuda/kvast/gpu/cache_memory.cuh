@@ -311,7 +311,7 @@ class CacheMemory {
     std::int64_t most = 0;
     for (std::size_t at = 0; at < counts.size(); ++at)
       most = std::max<std::int64_t>(most, std::int64_t{lengths_[at]} + counts[at]);
-    const std::int64_t blocks = (most + reserves_.replayed() + kBlockTokens - 1) / kBlockTokens + 1;
+    const std::int64_t blocks = blocks_of(most + reserves_.replayed()) + 1;
     return tables_.widen(static_cast<int>(std::min(blocks, reserves_.most_blocks())), codes_);
   }
 

@@ -110,7 +110,7 @@ struct Compact {
   KVAST_HD static void fill_holes(const Block& block, const LayerView& layer, BlockList& list,
                                   Shared& shared) {
     const int stay = list.live;
-    const int keep = (stay + kBlockTokens - 1) / kBlockTokens;
+    const int keep = blocks_of(stay);
     const auto below_stay = [stay](int at) {
       const int slots = stay - at * kBlockTokens;
       return slots >= kBlockTokens ? kAllLive : slots <= 0 ? 0U : (1U << slots) - 1U;

@@ -292,7 +292,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
       return memory.did(layer, status);
     kernel.opens = false;
     kernel.writes = true;
-    kernel.spread = (memory.most_rows() + kBlockTokens - 1) / kBlockTokens;
+    kernel.spread = blocks_of(memory.most_rows());
     return memory.did(
         layer,
         DeviceType::launch(kernel, {view.tables() * kernel.spread, kernel.kSharedBytes}, stream));

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kvast/core/shape.h"
+#include "kvast/core/block.h"
 
 namespace kvast::gpu {
 
@@ -39,7 +39,7 @@ class Ledger {
     Bound bound;
     for (std::size_t at = 0; at < sequences_.size(); ++at) {
       const Sequence next = after(sequences_[at], counts(at), false);
-      bound.dense += blocks(next.waiting);
+      bound.dense += blocks_of(next.waiting);
       bound.coded += after(sequences_[at], counts(at), seals).coded;
     }
     return bound;
@@ -66,9 +66,6 @@ class Ledger {
     std::int64_t length = 0;   ///< tokens that ever came
   };
 
-  static std::int64_t blocks(std::int64_t tokens) {
-    return (tokens + kBlockTokens - 1) / kBlockTokens;
-  }
   Sequence after(Sequence sequence, int count, bool seals) const {
     sequence.waiting += count;
     sequence.length += count;
@@ -106,7 +103,7 @@ class Sent {
   std::int64_t since(int step, int coming) const {
     if (step < 0 || step > step_ || step_ - step >= static_cast<int>(at_.size())) return -1;
     const std::int64_t tokens = total_ - at_[static_cast<std::size_t>(step) % at_.size()] + coming;
-    return (tokens + kBlockTokens - 1) / kBlockTokens;
+    return blocks_of(tokens);
   }
 
  private:

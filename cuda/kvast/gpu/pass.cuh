@@ -57,7 +57,7 @@ struct TakeBack {
     const int count = layer.rows[block.index() / layer.head_count].count;
     BlockList& list = layer.head(block.index()).dense;
     const int stay = list.slots() - count;
-    const int keep = (stay + kBlockTokens - 1) / kBlockTokens;
+    const int keep = blocks_of(stay);
     block.sync();  // all have counted
     for (int at = keep + block.thread(); at < list.count; at += block.threads())
       give_record(block, layer, list.data[at], false);

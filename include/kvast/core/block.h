@@ -14,6 +14,12 @@ namespace kvast {
 
 inline constexpr std::uint32_t kAllLive = 0xFFFFFFFFU;
 
+/// Blocks that `tokens` tokens fill, the last one perhaps in part.
+template <class Count>
+KVAST_HD constexpr Count blocks_of(Count tokens) {
+  return (tokens + kBlockTokens - 1) / kBlockTokens;
+}
+
 /// Side-table record of one block: 32 slots of one (layer, head). Payload is written once and may
 /// be shared between forks; what changes every step stands here. Policy states, key norms and token
 /// kinds follow it in memory, where the policy asks for them (SideLayout).
@@ -97,8 +103,7 @@ struct Head {
   KVAST_HD int live() const { return coded.live + dense.live; }
   /// Slots written, dead ones included.
   int slots() const {
-    const int full = most_of(blocks() - 1, 0) * kBlockTokens;
-    return blocks() == 0 ? 0 : full + block(blocks() - 1).used;
+    return dense.count == 0 ? coded.slots() : coded.count * kBlockTokens + dense.slots();
   }
 };
 

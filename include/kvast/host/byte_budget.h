@@ -23,8 +23,6 @@ struct ByteBudget {
 
 namespace detail {
 
-inline int blocks_of(int tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
-
 inline std::size_t charged_block(const LayerPlan& plan, bool coded) {
   return BlockPool::charged(plan.side.bytes) + BlockPool::charged(plan.key_bytes(coded)) +
          BlockPool::charged(plan.value_bytes(coded));

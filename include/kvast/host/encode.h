@@ -178,7 +178,7 @@ inline void seal_tokens(const LayerPlan& plan, Head& head, Account& account, Enc
                         EncodeCounts& counts) {
   if (!plan.is_coded() || head.dense.count == 0 || !plan.can_seal(head)) return;
   if (plan.keeps_order) return detail::seal_in_place(plan, head, account, scratch, counts);
-  const int slots = (head.dense.count - 1) * kBlockTokens + head.dense[head.dense.count - 1].used;
+  const int slots = head.dense.slots();
   if (blocks_to_seal(plan, slots) == 0) return;
   std::vector<Place>& places = scratch.places;
   places.clear();

@@ -40,7 +40,7 @@ inline void fill_holes(const LayerPlan& plan, Head& head, std::span<const int> v
                        Account& account, std::vector<Move>* moves) {
   if (victims.empty()) return;
   BlockList& list = head.dense;
-  int total = (list.count - 1) * kBlockTokens + list[list.count - 1].used;
+  int total = list.slots();
   const int stay = total - static_cast<int>(victims.size());
   std::size_t last_victim = victims.size();
   for (const int hole : victims) {

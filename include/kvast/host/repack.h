@@ -17,7 +17,7 @@ inline bool wants_repack(const LayerPlan& plan, const Head& head) {
   if (plan.keeps_order || head.coded.count < 2) return false;
   return static_cast<std::int64_t>(head.coded.count) * kBlockTokens * 3 >
              static_cast<std::int64_t>(head.live()) * 4 &&
-         head.coded.count > (head.coded.live + kBlockTokens - 1) / kBlockTokens;
+         head.coded.count > blocks_of(head.coded.live);
 }
 
 namespace detail {
@@ -43,7 +43,7 @@ inline Merge choose_merge(const BlockList& list, int surplus, std::vector<Place>
   for (int count = 1; count <= std::min<int>(kRepackBlocks, static_cast<int>(sparse.size()));
        ++count) {
     live += sparse[static_cast<std::size_t>(count - 1)].position;
-    const int made = (live + kBlockTokens - 1) / kBlockTokens;
+    const int made = blocks_of(live);
     if (count - made > best.count - best.made && count - made <= surplus) best = {count, made};
   }
   return best;
@@ -129,7 +129,7 @@ inline void repack_tokens(const LayerPlan& plan, Head& head, Account& account,
                           EncodeScratch& scratch, EncodeCounts& counts) {
   if (!plan.is_coded() || !wants_repack(plan, head)) return;
   BlockList& list = head.coded;
-  const int fewest = (list.live + kBlockTokens - 1) / kBlockTokens;
+  const int fewest = blocks_of(list.live);
   const int target = std::max(fewest, list.live * 7 / 6 / kBlockTokens);
   while (list.count > target) {
     const detail::Merge merge = detail::choose_merge(list, list.count - target, scratch.places);

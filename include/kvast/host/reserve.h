@@ -50,9 +50,8 @@ inline bool reserve_layer(const LayerState& layer, int tokens, bool seals, bool 
   bool any_shared = false;
   for (const Head& head : layer.heads) {
     const BlockList& dense = head.dense;
-    const int used =
-        dense.count == 0 ? 0 : (dense.count - 1) * kBlockTokens + dense[dense.count - 1].used;
-    const int blocks = (used + tokens + kBlockTokens - 1) / kBlockTokens;
+    const int used = dense.slots();
+    const int blocks = blocks_of(used + tokens);
     reserve_blocks(plan, dense, false, blocks - dense.count, requests);
     int shared_coded = 0;
     if (shares && plan.has_payload()) {
