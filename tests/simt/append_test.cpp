@@ -44,7 +44,7 @@ TEST(Append, TakesHalvesAndStrides) {
   gpu::Pool<TestDevice> pool({.stream = test::stream()});
   KVCache<Full, OnGpu<Dense<half>, TestDevice>> cache(shape, {}, {}, pool, {.sequences = 2});
   Random random(9);
-  DeviceVector<gpu::bfloat16> keys(200);
+  DeviceVector<bfloat16> keys(200);
   DeviceVector<half> values(200);
   for (auto& number : keys) number = BF16::element(static_cast<float>(random.normal()));
   for (auto& number : values) number = to_half(static_cast<float>(random.normal()));
@@ -54,14 +54,14 @@ TEST(Append, TakesHalvesAndStrides) {
   ASSERT_TRUE(pass->append(0, {keys.data(), 10, 100}, {values.data(), 20}));
   ASSERT_TRUE(pass->commit(0));
   DeviceVector<half> got_keys(3 * 2 * 8);
-  DeviceVector<gpu::bfloat16> got_values(3 * 2 * 8);
+  DeviceVector<bfloat16> got_values(3 * 2 * 8);
   ASSERT_TRUE(cache.export_dense(1, 0, 3, got_keys.data(), got_values.data()));
   test::wait();
   for (int row = 0; row < 3; ++row) {
     for (int head = 0; head < 2; ++head) {
       for (int dim = 0; dim < 8; ++dim) {
         const auto at = static_cast<std::size_t>((row * 2 + head) * 8 + dim);
-        const gpu::bfloat16 key = keys[static_cast<std::size_t>((3 + row) * 10 + head * 100 + dim)];
+        const bfloat16 key = keys[static_cast<std::size_t>((3 + row) * 10 + head * 100 + dim)];
         ASSERT_EQ(got_keys[at], to_half(BF16::number(key)));
         const half value = values[static_cast<std::size_t>((3 + row) * 20 + head * 8 + dim)];
         ASSERT_EQ(got_values[at].bits, BF16::element(to_float(value)).bits);

@@ -29,13 +29,13 @@ struct AttendCase {
   int head_dim = 64;
   int value_dim = 0;  ///< 0: as head_dim
   std::vector<SequenceCase> sequences{};
-  double dead = 0.0;                      ///< share of older tokens that are dead
-  int dead_block = -1;                    ///< a block without a live token
-  bool shuffled = false;                  ///< positions do not ascend with slots: holes were filled
-  int skipped = 0;                        ///< positions that were forgotten before the oldest
-  gpu::Element type = gpu::Element::f32;  ///< of queries and output
-  int stride = 0;                         ///< elements added to the rows of queries and outputs
-  const ReferenceRope* rope = nullptr;    ///< compacted positions
+  double dead = 0.0;                    ///< share of older tokens that are dead
+  int dead_block = -1;                  ///< a block without a live token
+  bool shuffled = false;                ///< positions do not ascend with slots: holes were filled
+  int skipped = 0;                      ///< positions that were forgotten before the oldest
+  Type type = Type::f32;                ///< of queries and output
+  int stride = 0;                       ///< elements added to the rows of queries and outputs
+  const ReferenceRope* rope = nullptr;  ///< compacted positions
 };
 
 template <class Format>

@@ -24,11 +24,8 @@ TEST(Attend, LengthsAroundBlocksAndParts) {
 
 TEST(Attend, GroupsOfAnySize) {
   for (const int group : {1, 5, 8, 11}) {  // 11: two tiles of rows
-    AttendLayer<F16> halves({.group = group,
-                             .heads = 2,
-                             .head_dim = 128,
-                             .sequences = {{70}},
-                             .type = gpu::Element::f16});
+    AttendLayer<F16> halves(
+        {.group = group, .heads = 2, .head_dim = 128, .sequences = {{70}}, .type = Type::f16});
     halves.check<Kernel<F16, 128, 8>, 8>({}, kHalfTolerance, std::to_string(group));
   }
   AttendLayer<F16> wide({.group = 11, .head_dim = 128, .sequences = {{70}}});
@@ -36,11 +33,9 @@ TEST(Attend, GroupsOfAnySize) {
 }
 
 TEST(Attend, HeadsOfAnyWidth) {
-  AttendLayer<BF16> third(
-      {.group = 3, .head_dim = 96, .sequences = {{67}}, .type = gpu::Element::bf16});
+  AttendLayer<BF16> third({.group = 3, .head_dim = 96, .sequences = {{67}}, .type = Type::bf16});
   third.check<Kernel<BF16, 96, 8>, 8>({}, kBfloatTolerance, "96");
-  AttendLayer<F16> wide(
-      {.group = 2, .head_dim = 256, .sequences = {{67}}, .type = gpu::Element::f16});
+  AttendLayer<F16> wide({.group = 2, .head_dim = 256, .sequences = {{67}}, .type = Type::f16});
   wide.check<Kernel<F16, 256, 16>, 16>({}, kHalfTolerance, "256");
   AttendLayer<F32> floats({.group = 2, .head_dim = 256, .sequences = {{67}}});
   floats.check<Kernel<F32, 256, 8>, 8>({}, kFloatTolerance, "256 of f32");
@@ -191,10 +186,10 @@ TEST(Attend, LargeLogitsDoNotOverflow) {
 }
 
 TEST(Attend, OutputsOfAnyType) {
-  for (const gpu::Element type : {gpu::Element::f16, gpu::Element::bf16}) {
+  for (const Type type : {Type::f16, Type::bf16}) {
     AttendLayer<F32> layer(
         {.group = 2, .head_dim = 64, .sequences = {{40}, {41}}, .type = type, .stride = 24});
-    layer.check<Kernel<F32, 64, 8>, 8>({}, type == gpu::Element::f16 ? 1e-3 : 8e-3);
+    layer.check<Kernel<F32, 64, 8>, 8>({}, type == Type::f16 ? 1e-3 : 8e-3);
   }
 }
 

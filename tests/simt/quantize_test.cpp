@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kvast/format/codebook.h"
+#include "kvast/format/floats.h"
 #include "kvast/format/fp8.h"
 #include "kvast/format/integer.h"
 #include "tests/simt/backend.h"

@@ -2,6 +2,7 @@
 // append: the new tokens of all sequences and heads of a layer arrive at the tails of dense blocks.
 #pragma once
 
+#include "kvast/core/group.h"
 #include "kvast/core/rope.h"
 #include "kvast/gpu/collective.cuh"
 #include "kvast/gpu/tables.cuh"
