@@ -24,44 +24,29 @@ constexpr auto lloyd_max() {
 
 inline constexpr int kMostLevel = 63;
 
-/// Levels by code plus kMostLevel + 1, from the least to the greatest, which is kMostLevel: whole
-/// numbers, so that products with them are exact.
+/// Plain arrays, as device code can read no others. Levels are whole numbers, so that products with
+/// them are exact.
+struct Levels {
+  std::uint8_t level[16];  ///< by code, plus kMostLevel + 1; the greatest is kMostLevel
+  float middle[15];        ///< between neighbouring levels, without the offset
+};
 template <int Bits>
-constexpr std::array<std::uint8_t, 16> codebook_levels() {
+constexpr Levels codebook_levels() {
   const auto half_levels = lloyd_max<Bits>();
-  const float most = half_levels.back();
-  std::array<std::uint8_t, 16> levels{};
-  constexpr int kHalf = 1 << (Bits - 1);
-  for (int at = 0; at < kHalf; ++at) {
-    const auto step =
-        static_cast<int>(kMostLevel * half_levels[static_cast<std::size_t>(at)] / most + 0.5F);
-    levels[static_cast<std::size_t>(kHalf + at)] = static_cast<std::uint8_t>(kMostLevel + 1 + step);
-    levels[static_cast<std::size_t>(kHalf - 1 - at)] =
-        static_cast<std::uint8_t>(kMostLevel + 1 - step);
+  Levels levels{};
+  constexpr std::size_t kHalf = std::size_t{1} << (Bits - 1);
+  for (std::size_t at = 0; at < kHalf; ++at) {
+    const auto step = static_cast<int>(kMostLevel * half_levels[at] / half_levels.back() + 0.5F);
+    levels.level[kHalf + at] = static_cast<std::uint8_t>(kMostLevel + 1 + step);
+    levels.level[kHalf - 1 - at] = static_cast<std::uint8_t>(kMostLevel + 1 - step);
   }
+  for (std::size_t at = 0; at + 1 < 2 * kHalf; ++at)
+    levels.middle[at] =
+        static_cast<float>(levels.level[at] + levels.level[at + 1] - 2 * (kMostLevel + 1)) * 0.5F;
   return levels;
 }
 template <int Bits>
-inline constexpr std::array<std::uint8_t, 16> kCodebookLevels = codebook_levels<Bits>();
-
-/// Plain arrays, as device code can read no others.
-struct Levels {
-  std::uint8_t level[16];
-  float middle[15];  ///< between neighbouring levels, without the offset
-};
-template <int Bits>
-constexpr Levels plain_levels() {
-  Levels plain{};
-  for (std::size_t at = 0; at < (std::size_t{1} << Bits); ++at) {
-    plain.level[at] = kCodebookLevels<Bits>[at];
-    if (at > 0)
-      plain.middle[at - 1] =
-          static_cast<float>(plain.level[at - 1] + plain.level[at] - 2 * (kMostLevel + 1)) * 0.5F;
-  }
-  return plain;
-}
-template <int Bits>
-inline constexpr Levels kPlainLevels = plain_levels<Bits>();
+inline constexpr Levels kCodebookLevels = codebook_levels<Bits>();
 template <int Bits>
 inline constexpr float kMostNormal = lloyd_max<Bits>().back();
 
@@ -78,7 +63,7 @@ struct Codebook {
   static constexpr bool kHasLevels = true;
   static constexpr int kOffset = detail::kMostLevel + 1;
   static constexpr int kDigits = 1;
-  static constexpr const std::uint8_t* kLevels = detail::kCodebookLevels<Bits>.data();
+  static constexpr const std::uint8_t* kLevels = detail::kCodebookLevels<Bits>.level;
   static constexpr const char* kName = Bits == 2 ? "code2" : Bits == 3 ? "code3" : "code4";
 
   KVAST_HD static void quantize(const float* numbers, int width, std::uint8_t* codes,
@@ -104,9 +89,9 @@ struct Codebook {
 
   /// kLevels[code], also in device code.
   KVAST_HD static int level(unsigned code) {
-    constexpr detail::Levels kPlain =
-        detail::kPlainLevels<Bits>;  // a copy: device code cannot read the other
-    return kPlain.level[code];
+    constexpr detail::Levels kLevelsHere =
+        detail::kCodebookLevels<Bits>;  // a copy: device code cannot read the other
+    return kLevelsHere.level[code];
   }
 
  private:
@@ -126,8 +111,8 @@ struct Codebook {
     return sum;
   }
   KVAST_HD static void nearest(const float* numbers, int width, float scale, std::uint8_t* codes) {
-    constexpr detail::Levels kPlain =
-        detail::kPlainLevels<Bits>;  // a copy: device code cannot read the other
+    constexpr detail::Levels kLevelsHere =
+        detail::kCodebookLevels<Bits>;  // a copy: device code cannot read the other
     float levels[kBlockTokens];
     int counts[kBlockTokens];
     for (int lane = 0; lane < width; ++lane) {
@@ -135,7 +120,7 @@ struct Codebook {
       counts[lane] = 0;
     }
     for (int at = 0; at < (1 << Bits) - 1; ++at) {
-      const float middle = kPlain.middle[at];
+      const float middle = kLevelsHere.middle[at];
       for (int lane = 0; lane < width; ++lane) counts[lane] += levels[lane] >= middle ? 1 : 0;
     }
     for (int lane = 0; lane < width; ++lane) codes[lane] = static_cast<std::uint8_t>(counts[lane]);
