@@ -83,28 +83,24 @@ constexpr StorageName kStorages[] = {{"f32", read_f32},   {"f16", read_f16},    
                                      {"kivi", read_kivi}, {"int8", read_int8},  {"int4", read_int4},
                                      {"fp8", read_fp8},   {"turbo", read_turbo}};
 
-}  // namespace
+std::string basis_names() {
+  std::string names;
+  for (const BasisName& known : bases()) names += std::string(" ") + known.name;
+  return names;
+}
 
-namespace {
-
-AnyStorage read_format(const std::string& text) {
-  Spec spec = Spec::parse(text);
+AnyStorage read_format(Spec& spec) {
   std::string names;
   for (const StorageName& known : kStorages) {
     if (spec.name() == known.name) {
-      try {
-        AnyStorage storage = known.read(spec);
-        spec.finish();
-        storage.validate(Caller::here());
-        return storage;
-      } catch (const Error& error) {
-        throw SpecError("SPEC '" + text + "': " + error.sentence());
-      }
+      AnyStorage storage = known.read(spec);
+      spec.finish();
+      storage.validate(Caller::here());
+      return storage;
     }
     names += std::string(" ") + known.name;
   }
-  for (const BasisName& known : bases()) names += std::string(" ") + known.name;
-  throw SpecError("unknown storage '" + spec.name() + "'; valid are" + names);
+  throw SpecError("unknown storage '" + spec.name() + "'; valid are" + names + basis_names());
 }
 
 const BasisName* find_basis(const std::string& name) {
@@ -117,16 +113,12 @@ const BasisName* find_basis(const std::string& name) {
 AnyStorage read_parts(std::span<const std::string> parts, const CacheSetup* setup) {
   Spec spec = Spec::parse(parts[0]);
   const BasisName* basis = find_basis(spec.name());
-  if (basis == nullptr && parts.size() == 1) return read_format(parts[0]);
-  if (basis == nullptr) {
-    std::string names;
-    for (const BasisName& known : bases()) names += std::string(" ") + known.name;
-    throw SpecError("unknown basis '" + spec.name() + "'; valid are" + names);
-  }
+  if (basis == nullptr && parts.size() > 1)
+    throw SpecError("unknown basis '" + spec.name() + "'; valid are" + basis_names());
   AnyStorage inner = Dense<half>{};
   if (parts.size() > 1) inner = read_parts(parts.subspan(1), setup);
   try {
-    return basis->read(spec, &inner, setup);
+    return basis == nullptr ? read_format(spec) : basis->read(spec, &inner, setup);
   } catch (const Error& error) {
     throw SpecError("SPEC '" + parts[0] + "': " + error.sentence());
   }
