@@ -5,6 +5,7 @@
 
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/policy/full.h"
+#include "tests/gpu/replay.h"
 #include "tests/simt/backend.h"
 #include "tests/support/random.h"
 
@@ -51,20 +52,11 @@ TEST(Graph, ReplayedAttentionEqualsSteps) {
   for (int step = 0; step < kSteps; ++step) plain.step();
   captured.step();
   ASSERT_TRUE(captured.cache.reserve(kSteps));
-  cudaGraph_t graph = nullptr;
-  ASSERT_EQ(cudaStreamBeginCapture(test::stream(), cudaStreamCaptureModeThreadLocal), cudaSuccess);
-  captured.step();
-  ASSERT_EQ(cudaStreamEndCapture(test::stream(), &graph), cudaSuccess);
-  cudaGraphExec_t executable = nullptr;
-  ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
-  for (int step = 1; step < kSteps; ++step)
-    ASSERT_EQ(cudaGraphLaunch(executable, test::stream()), cudaSuccess);
+  ASSERT_NO_FATAL_FAILURE(test::replay(kSteps - 1, [&] { captured.step(); }));
   ASSERT_TRUE(captured.cache.settle());
   test::wait();
   EXPECT_EQ(captured.cache.length(1), kSteps);
   EXPECT_EQ(captured.output, plain.output);
-  (void)cudaGraphExecDestroy(executable);
-  (void)cudaGraphDestroy(graph);
 }
 
 }  // namespace

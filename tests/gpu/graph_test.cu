@@ -5,6 +5,7 @@
 
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/policy/streaming_llm.h"
+#include "tests/gpu/replay.h"
 #include "tests/simt/backend.h"
 #include "tests/support/random.h"
 
@@ -43,14 +44,7 @@ TEST(Graph, ReplaysEqualSteps) {
   for (int step = 0; step < kSteps; ++step) plain.step();
   captured.step();
   ASSERT_TRUE(captured.cache().reserve(kSteps));
-  cudaGraph_t graph = nullptr;
-  ASSERT_EQ(cudaStreamBeginCapture(test::stream(), cudaStreamCaptureModeThreadLocal), cudaSuccess);
-  captured.step();
-  ASSERT_EQ(cudaStreamEndCapture(test::stream(), &graph), cudaSuccess);
-  cudaGraphExec_t executable = nullptr;
-  ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
-  for (int step = 1; step < kSteps; ++step)
-    ASSERT_EQ(cudaGraphLaunch(executable, test::stream()), cudaSuccess);
+  ASSERT_NO_FATAL_FAILURE(test::replay(kSteps - 1, [&] { captured.step(); }));
   ASSERT_TRUE(captured.cache().settle());
   for (int sequence = 0; sequence < 3; ++sequence) {
     ASSERT_EQ(captured.cache().length(sequence), kSteps);
@@ -68,8 +62,6 @@ TEST(Graph, ReplaysEqualSteps) {
     }
   }
   ASSERT_EQ(captured.cache().counters().missing, 0);
-  (void)cudaGraphExecDestroy(executable);
-  (void)cudaGraphDestroy(graph);
   for (int step = 0; step < 40; ++step) captured.step();  // the host goes on
   EXPECT_EQ(captured.cache().length(0), kSteps + 40);
 }
