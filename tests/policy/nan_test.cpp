@@ -56,23 +56,6 @@ TEST(NaN, BudgetsAndPinsHold) {
   }
 }
 
-/// What a whole-head policy ranks after these states, newest last.
-template <class Policy>
-std::vector<float> ranks_of(const Policy& policy, std::vector<typename Policy::State> states,
-                            int budget, int first = 0) {
-  const int count = static_cast<int>(states.size());
-  std::vector<Token> tokens;
-  for (int at = 0; at < count; ++at)
-    tokens.push_back({.position = first + at, .age = count - 1 - at});
-  std::vector<float> ranks(states.size());
-  HeadView<typename Policy::State> view{};
-  view.tokens = tokens;
-  view.states = states;
-  view.budget = budget;
-  policy.rank_head(view, ranks);
-  return ranks;
-}
-
 TEST(NaN, GoesFirstInRoCo) {
   Random random(3);
   const RoCo policy{.tokens_kept = 40, .sinks = 2, .recent = 3};

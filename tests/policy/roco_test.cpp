@@ -92,58 +92,38 @@ TEST(RoCo, AConstantSeriesHasNoNegativeVariance) {
   EXPECT_NEAR(ranks[0], 0.1F, 1e-4F);
 }
 
+/// Six tokens with these means and deviations, of which four stay, two of them judged at a time: in
+/// which order they go.
+std::vector<std::size_t> order_of(int sinks, const std::vector<double>& mean,
+                                  const std::vector<double>& deviation) {
+  const RoCo policy{.tokens_kept = 4, .sinks = sinks, .recent = 0, .spared = 0.5F};
+  std::vector<RoCo::State> states(6);
+  for (std::size_t at = 0; at < states.size(); ++at) {
+    for (const double sign : {-1.0, 1.0})
+      policy.observe(states[at], {.weight = static_cast<float>(mean[at] + sign * deviation[at])});
+  }
+  const std::vector<float> ranks = ranks_of(policy, states, 4);
+  std::vector<std::size_t> order{0, 1, 2, 3, 4, 5};
+  std::sort(order.begin(), order.end(), [&](std::size_t left, std::size_t right) {
+    return rank_key(ranks[left]) < rank_key(ranks[right]);
+  });
+  return order;
+}
+
 // Weights that never vary and are large: in one large eviction each that goes lets the next one in.
 TEST(RoCo, ManyThatGoAtOnceGoOneByOne) {
-  const RoCo policy{.tokens_kept = 4, .sinks = 0, .recent = 0, .spared = 0.5F};
-  // mean and deviation of six tokens; two of the four that stay are judged at a time
-  const double mean[] = {0.9, 0.1, 0.5, 0.3, 0.2, 0.8};
-  const double deviation[] = {0.0, 0.01, 0.02, 0.03, 0.04, 0.05};
-  std::vector<RoCo::State> states(6);
-  std::vector<Token> tokens;
-  for (int at = 0; at < 6; ++at) {
-    for (const double sign : {-1.0, 1.0})
-      policy.observe(states[static_cast<std::size_t>(at)],
-                     {.weight = static_cast<float>(mean[at] + sign * deviation[at])});
-    tokens.push_back({.position = at, .age = 5 - at});
-  }
-  std::vector<float> ranks(6);
-  HeadView<RoCo::State> view{};
-  view.tokens = tokens;
-  view.states = states;
-  view.budget = 4;
-  policy.rank_head(view, ranks);
+  const std::vector<std::size_t> order =
+      order_of(0, {0.9, 0.1, 0.5, 0.3, 0.2, 0.8}, {0.0, 0.01, 0.02, 0.03, 0.04, 0.05});
   // {0, 1}: 1 goes, 2 is let in; {0, 2}: 2 is the lowest
-  std::vector<std::size_t> order{0, 1, 2, 3, 4, 5};
-  std::sort(order.begin(), order.end(),
-            [&](std::size_t left, std::size_t right) { return ranks[left] < ranks[right]; });
   EXPECT_EQ(order[0], 1U);
   EXPECT_EQ(order[1], 2U);
 }
 
 // A sink of which nothing is known takes no turn from those that go.
 TEST(RoCo, APinnedTokenWithoutAMeanIsNotJudged) {
-  const RoCo policy{.tokens_kept = 4, .sinks = 1, .recent = 0, .spared = 0.5F};
-  const double mean[] = {NAN, 0.1, 0.5, 0.3, 0.2, 0.8};
-  const double deviation[] = {0.0, 0.01, 0.02, 0.03, 0.04, 0.05};
-  std::vector<RoCo::State> states(6);
-  std::vector<Token> tokens;
-  for (int at = 0; at < 6; ++at) {
-    for (const double sign : {-1.0, 1.0})
-      policy.observe(states[static_cast<std::size_t>(at)],
-                     {.weight = static_cast<float>(mean[at] + sign * deviation[at])});
-    tokens.push_back({.position = at, .age = 5 - at});
-  }
-  std::vector<float> ranks(6);
-  HeadView<RoCo::State> view{};
-  view.tokens = tokens;
-  view.states = states;
-  view.budget = 4;
-  policy.rank_head(view, ranks);
+  const std::vector<std::size_t> order =
+      order_of(1, {NAN, 0.1, 0.5, 0.3, 0.2, 0.8}, {0.0, 0.01, 0.02, 0.03, 0.04, 0.05});
   // {1, 2}: 1 goes, 3 is let in; {2, 3}: 3 is the lowest
-  std::vector<std::size_t> order{0, 1, 2, 3, 4, 5};
-  std::sort(order.begin(), order.end(), [&](std::size_t left, std::size_t right) {
-    return rank_key(ranks[left]) < rank_key(ranks[right]);
-  });
   EXPECT_EQ(order[0], 1U);
   EXPECT_EQ(order[1], 3U);
   EXPECT_EQ(order[5], 0U);
@@ -157,13 +137,7 @@ TEST(RoCo, ASparedTokenOutranksASteadyOneOfAnyMean) {
     policy.observe(states[0], {.weight = 7.5F});
     policy.observe(states[1], {.weight = step % 2 == 0 ? 0.0F : 0.2F});
   }
-  const std::vector<Token> tokens{{.position = 0, .age = 1}, {.position = 1, .age = 0}};
-  std::vector<float> ranks(2);
-  HeadView<RoCo::State> view{};
-  view.tokens = tokens;
-  view.states = states;
-  view.budget = 2;
-  policy.rank_head(view, ranks);
+  const std::vector<float> ranks = ranks_of(policy, states, 2);
   EXPECT_GT(ranks[1], ranks[0]);
 }
 
