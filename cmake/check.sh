@@ -70,26 +70,32 @@ step_caps() {
 
 warnings='-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror'
 
+# Every header alone; whether it names all that it includes is the same for each compiler. Then all of them together
+# with each compiler and set of instructions, which chooses among *_portable.h, *_avx2.h and *_avx512.h.
 step_headers() {
   export CXX="${CXX:-g++}" warnings
   [ -n "$(sources 'include/*.h')" ] || stop "there are no headers"
+  x86=
+  [ "$(uname -m)" != x86_64 ] || x86=yes
   sources 'include/*.h' | sed 's,^include/,,' | xargs -P "$jobs" -n 1 sh -c '
-    headers_alone() {
-      printf "#include \"%s\"\n" "$1" | "$2" -std=c++20 $warnings -Iinclude $3 $openmp -fsyntax-only -x c++ - ||
-        { echo "$1 does not compile alone: $2 $3" >&2; exit 1; }
-    }
-    openmp=
-    case $1 in */openmp*) openmp=-fopenmp ;; *calibrate* | */eigen*) openmp="-isystem /usr/include/eigen3" ;; esac
-    machine=$(uname -m)
-    case $machine:$1 in
-      x86_64:*_avx2.h) variants="$CXX:-march=x86-64-v3 clang++:-march=x86-64-v3" ;;
-      x86_64:*_avx512.h) variants="$CXX:-march=x86-64-v4 clang++:-march=x86-64-v4" ;;
-      *:*_avx*.h) variants= ;;
-      x86_64:*) variants="$CXX: clang++: $CXX:-march=x86-64-v3 clang++:-march=x86-64-v4" ;;
-      *) variants="$CXX: clang++:" ;;
+    flags=
+    case $1 in
+      *_avx2.h) flags=-march=x86-64-v3 ;;
+      *_avx512.h) flags=-march=x86-64-v4 ;;
+      */openmp*) flags=-fopenmp ;;
+      *calibrate* | */eigen*) flags="-isystem /usr/include/eigen3" ;;
     esac
-    for variant in $variants; do headers_alone "$1" "${variant%%:*}" "${variant#*:}"; done
-  ' headers
+    case $0:$1 in :*_avx*.h) exit 0 ;; esac
+    printf "#include \"%s\"\n" "$1" | "$CXX" -std=c++20 $warnings -Iinclude $flags -fsyntax-only -x c++ - ||
+      { echo "$1 does not compile alone: $CXX $flags" >&2; exit 1; }
+  ' "$x86"
+  variants="$CXX: clang++:"
+  [ -z "$x86" ] || variants="$variants $CXX:-march=x86-64-v3 $CXX:-march=x86-64-v4 clang++:-march=x86-64-v3 clang++:-march=x86-64-v4"
+  for variant in $variants; do
+    sources 'include/*.h' | grep -vE '_(avx[0-9]+|portable)[.]h$' | sed 's,^include/\(.*\),#include "\1",' |
+      "${variant%%:*}" -std=c++20 $warnings -Iinclude ${variant#*:} -isystem /usr/include/eigen3 -fopenmp \
+        -fsyntax-only -x c++ - || stop "the headers do not compile together: $variant"
+  done
 }
 
 # Every header of the GPU backend alone (for the device only, which is half the time), and its kernels for old
