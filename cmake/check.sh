@@ -164,5 +164,5 @@ step_portable() {
 step_asan() {
   model_for_tests
   build asan
-  run_tests asan
+  run_tests asan -E '^compile_fail'  # the compiler's words are the same
 }
