@@ -33,6 +33,8 @@ class RankKeys {
     if (uniform_ + spec.has("energy") + spec.has("share") > 1)
       throw SpecError("SPEC '" + spec.name() +
                       "': give one of energy, share and rank (or k and v)");
+    if (spec.has("k") != spec.has("v") && !spec.has("rank"))
+      throw SpecError("SPEC '" + spec.name() + "': give k and v, or rank for both");
     energy_ = spec.real("energy", 0.99);
     by_share_ = spec.has("share");
     share_ = spec.optional_real("share");
@@ -105,6 +107,7 @@ AnyStorage read_think(Spec& spec, const AnyStorage* inner, const CacheSetup*) {
   think.pairs = static_cast<ChannelPairs>(
       spec.choice("pairs", {"none", "halves", "interleaved"}, static_cast<int>(think.pairs)));
   spec.finish();
+  think.validate(Caller::here());
   return think;
 }
 

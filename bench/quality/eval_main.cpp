@@ -3,9 +3,11 @@
 // output, nothing else there (but for `demo`, which prints a table for people); progress and
 // warnings go to standard error.
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
 #include <cstdio>
+#include <iterator>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "bench/quality/demo.h"
 #include "bench/quality/nll.h"
@@ -83,31 +85,60 @@ void nll(Model& model, const Arguments& arguments) {
   }
 }
 
-/// Policies x storages, each with as many tokens as the same bytes allow.
+/// `policy` with as many tokens as `share` bytes allow; the digits say the number exactly.
+std::string with_bytes(const std::string& policy, double share) {
+  char digits[32];
+  const std::to_chars_result end = std::to_chars(std::begin(digits), std::end(digits), share);
+  return policy + (policy.find(':') == std::string::npos ? ":" : ",") +
+         "bytes=" + std::string(digits, end.ptr);
+}
+
+/// A point of the frontier, and why its cache cannot be made; empty: it can.
+struct Point {
+  NllOptions options;
+  std::string refused;
+};
+
+/// Policies x storages x bytes. A pair that no share of bytes suits is refused before the long run.
+std::vector<Point> frontier_points(Model& model, const Arguments& arguments) {
+  std::vector<Point> points;
+  for (const std::string& storage : arguments.storages) {
+    for (const std::string& policy : arguments.policies) {
+      const bool whole = Spec::parse(policy).name() == "full";  // as many bytes as it needs
+      const std::size_t first = points.size();
+      for (const double share : whole ? std::vector<double>{1.0} : arguments.shares) {
+        Point point{.options = arguments.nll, .refused = {}};
+        point.options.storage = storage;
+        point.options.policy = whole ? policy : with_bytes(policy, share);
+        try {
+          (void)model.cache(point.options.policy, storage, point.options.context,
+                            point.options.continuation);
+        } catch (const SpecError& error) {
+          point.refused = error.what();
+        }
+        points.push_back(point);
+      }
+      if (std::all_of(points.begin() + static_cast<std::ptrdiff_t>(first), points.end(),
+                      [](const Point& point) { return !point.refused.empty(); }))
+        throw SpecError(points[first].refused);
+    }
+  }
+  return points;
+}
+
 void frontier(Model& model, const Arguments& arguments) {
   const std::vector<int> text = model.tokenizer().encode(read_text(arguments.text));
   const auto skipped = std::min(static_cast<std::size_t>(arguments.offset), text.size());
   const std::span<const int> tokens = std::span(text).subspan(skipped);
-  std::vector<NllOptions> all;
-  for (const std::string& storage : arguments.storages) {
-    for (const std::string& policy : arguments.policies) {
-      for (const double share : arguments.shares) {
-        NllOptions options = arguments.nll;
-        options.storage = storage;
-        std::ostringstream spec;
-        spec << policy << (policy.find(':') == std::string::npos ? ":" : ",") << "bytes=" << share;
-        options.policy = policy == "full" ? policy : spec.str();
-        all.push_back(options);
-        if (policy == "full") break;  // as many bytes as it needs
-      }
-    }
-  }
-  for (const NllOptions& options : all)  // refuse a SPEC before the long run
-    (void)model.cache(options.policy, options.storage, options.context, options.continuation);
+  const std::vector<Point> points = frontier_points(model, arguments);
   const Reference reference = run_reference(model, tokens, arguments.nll);
-  for (const NllOptions& options : all) {
+  for (const auto& [options, refused] : points) {
     std::fprintf(stderr, "%s, %s\n", options.policy.c_str(), options.storage.c_str());
-    print_nll(arguments, options, run_nll(model, tokens, options, reference));
+    if (refused.empty()) {
+      print_nll(arguments, options, run_nll(model, tokens, options, reference));
+    } else {
+      print({{"policy", options.policy}, {"storage", options.storage}, {"refused", refused}});
+    }
     std::fflush(stdout);
   }
 }

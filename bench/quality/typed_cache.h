@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -134,7 +135,11 @@ int tokens_of_bytes(const Spec& spec, const Policy& policy, double bytes, const 
       {.total = static_cast<std::size_t>(total), .longest_prompt = std::max(longest, 1)}, shape,
       policy, storage, longest)[0];
   const bool grows = detail::when_of(policy).kind == When::Kind::prompt;
-  return std::max(0, grows ? tokens - setup.decoded_tokens : tokens);
+  const int kept = grows ? tokens - setup.decoded_tokens : tokens;
+  if (kept <= 0)
+    throw SpecError("SPEC '" + spec.name() + "': " + std::to_string(std::llround(total)) +
+                    " bytes leave no token of the prompt to a head of this storage");
+  return kept;
 }
 
 /// A row of a policy table: Read(Spec&, prompt tokens) gives the policy.

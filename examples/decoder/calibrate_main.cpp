@@ -4,8 +4,8 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -42,10 +42,17 @@ struct UsageError : std::runtime_error {
 };
 
 std::string read_file(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  if (!stream) throw UsageError("cannot read '" + path + "'");
+  std::string text;
+  if (!kvast::detail::read_file(path, text)) throw UsageError("cannot read '" + path + "'");
   return text;
+}
+
+/// Before a long run: can the file be written once it is over?
+void check_writable(const std::string& path) {
+  const bool existed = std::filesystem::exists(path);
+  const bool good = std::ofstream(path, std::ios::app).good();
+  if (!good) throw UsageError("cannot write '" + path + "'");
+  if (!existed) std::filesystem::remove(path);
 }
 
 /// One line on standard error, drawn anew.
@@ -124,6 +131,8 @@ void run(const Arguments& arguments) {
   if (static_cast<int>(tokens.size()) < least)
     throw UsageError("'" + arguments.text + "' has " + std::to_string(tokens.size()) +
                      " tokens, calibration needs at least head_dim = " + std::to_string(least));
+  check_writable(arguments.out);
+  if (!arguments.report.empty()) check_writable(arguments.report);
   BlockPool pool;
   const ProgressBar bar(static_cast<int>(tokens.size()));
   const Moments moments = decoder::observe_text(

@@ -123,6 +123,14 @@ TEST(CalibrationFile, OnDisk) {
   Result<Calibration> read = load_calibration(file);
   ASSERT_TRUE(read);
   EXPECT_EQ(calibration_bytes(*read), calibration_bytes(made));
+  // what cannot be written leaves what was there
+  std::filesystem::create_directories(file + ".part");
+  EXPECT_EQ(save_calibration(test::random_calibration(kShape), file).code(),
+            StatusCode::unreadable);
+  EXPECT_EQ(calibration_bytes(*load_calibration(file)), calibration_bytes(made));
+  std::filesystem::remove(file + ".part");
+  EXPECT_EQ(load_calibration(folder.string()).status().code(), StatusCode::unreadable);
+  EXPECT_EQ(save_calibration(made, folder.string()).code(), StatusCode::unreadable);
   std::filesystem::resize_file(file, 1000);
   read = load_calibration(file);
   EXPECT_EQ(read.status().code(), StatusCode::damaged);

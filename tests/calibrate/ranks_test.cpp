@@ -14,14 +14,19 @@ namespace {
 
 using test::expect_refused;
 
-/// Layers whose energies are given; directions do not matter here.
+/// Layers whose energies are given; the axes will do as directions.
 Directions with(const std::vector<std::vector<double>>& heads) {
   Directions made{.heads = static_cast<int>(heads.size()),
                   .dim = static_cast<int>(heads[0].size()),
                   .energies = {},
                   .vectors = {}};
-  for (const auto& head : heads)
+  for (const auto& head : heads) {
     made.energies.insert(made.energies.end(), head.begin(), head.end());
+    for (int row = 0; row < made.dim; ++row) {
+      for (int column = 0; column < made.dim; ++column)
+        made.vectors.push_back(row == column ? 1.0F : 0.0F);
+    }
+  }
   return made;
 }
 
@@ -133,6 +138,13 @@ TEST(Ranks, ImpossibleOnesAreRefusedByName) {
   expect_refused([&] { (void)ranks_by_error(calibration, 0.0, none); }, {"budget is 0"});
   expect_refused([&] { (void)ranks_by_error(calibration, 0.1, none, {.step = 0.0}); },
                  {"step is 0"});
+  expect_refused([&] { (void)ranks_by_error(calibration, 0.1, none, {.step = 1e-9}); },
+                 {"step is 1e-09"});
+  expect_refused(
+      [&] {
+        (void)ranks_by_error(calibration, 0.1, none, {.least_share = static_cast<double>(NAN)});
+      },
+      {"least_share is nan"});
   expect_refused([&] { (void)ranks_by_bytes(calibration, 63.0); }, {"63 bytes", "31", "32"});
   expect_refused([&] { (void)ranks_by_bytes(calibration, static_cast<double>(NAN)); },
                  {"bytes is nan"});

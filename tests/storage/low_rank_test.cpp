@@ -283,6 +283,40 @@ TEST(EigenLowRank, ImpossibleSettingsAreRefusedByName) {
       {"External", "basis"});
 }
 
+/// A calibration is a plain value: what an engine made itself may contradict itself.
+TEST(EigenLowRank, CalibrationsThatContradictThemselvesAreRefused) {
+  const Shape shape{.layers = 2, .query_heads = 4, .heads = 2, .head_dim = 32};
+  BlockPool pool;
+  const auto expect = [&](const auto& spoil, const std::vector<std::string>& parts) {
+    auto made = std::make_shared<Calibration>(test::random_calibration(shape));
+    spoil(*made);
+    const Ranks ranks(made->layers.size(), LayerRanks{16, 16});
+    expect_refused(
+        [&] {
+          KVCache<Full, EigenLowRank<Dense<half>>>(shape, {}, {{}, made, ranks}, pool);
+        },
+        parts);
+    expect_refused([&] { (void)uniform_ranks(*made, 16); }, parts);
+    expect_refused([&] { (void)ranks_by_energy(*made, 0.9); }, parts);
+  };
+  expect([](Calibration& made) { made.layers.clear(); }, {"0 layers", "2 shapes"});
+  expect([](Calibration& made) { made.shapes.pop_back(); }, {"2 layers", "1 shapes"});
+  expect([](Calibration& made) { made.layers[1].keys.heads = 3; },
+         {"layers[1].keys.heads is 3", "must be 1 or 2"});
+  expect([](Calibration& made) { made.layers[1].values.dim = 64; },
+         {"layers[1].values.dim is 64", "must be 32"});
+  expect([](Calibration& made) { made.layers[0].keys.vectors.resize(100); },
+         {"layers[0].keys.vectors has 100 numbers", "2048"});
+  expect([](Calibration& made) { made.layers[0].keys.energies.push_back(1.0); },
+         {"layers[0].keys.energies has 65 numbers", "64"});
+  expect([](Calibration& made) { made.layers[0].keys.energies[3] = -1.0; },
+         {"layers[0].keys.energies[3] is -1"});
+  for (const float number : {NAN, INFINITY, 1e30F, 2.0F}) {
+    expect([&](Calibration& made) { made.layers[1].values.vectors[1025] = number; },
+           {"layers[1].values", "direction 33", "length 1"});
+  }
+}
+
 /// A coordinate may be larger than every feature: f16 must hold it.
 TEST(EigenLowRank, NumbersThatBecomeTooLargeAreRefused) {
   const Shape shape{.head_dim = 64};

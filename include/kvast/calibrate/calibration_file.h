@@ -14,10 +14,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <span>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -93,6 +95,7 @@ class ByteReader {
       all.vectors.push_back(std::bit_cast<float>(whole<std::uint32_t>()));
       good_ = good_ && std::abs(all.vectors.back()) <= 1.001F;
     }
+    for (std::size_t row = 0; row < rows; ++row) good_ = good_ && all.has_unit_length(row);
     return all;
   }
   bool good() const { return good_; }
@@ -146,7 +149,8 @@ inline Result<Calibration> read_calibration(std::span<const std::byte> bytes) {
                                     detail::kCalibrationVersion));
   Calibration read;
   read.before_rope = in.count(0, 1) == 1;
-  read.tokens = static_cast<std::int64_t>(in.whole<std::uint64_t>());
+  const auto tokens = in.whole<std::uint64_t>();
+  read.tokens = static_cast<std::int64_t>(tokens);
   const int layers = in.count(1, 4096);
   for (int index = 0; index < layers && in.good(); ++index) {
     Shape shape;
@@ -160,8 +164,8 @@ inline Result<Calibration> read_calibration(std::span<const std::byte> bytes) {
     layer.keys = in.directions(key_bases, shape.head_dim);
     layer.values = in.directions(value_bases, shape.value_dim);
     const auto fits = [&](int bases) { return bases == 1 || bases == shape.heads; };
-    if (!in.good() || !fits(key_bases) || !fits(value_bases) || shape.head_dim % 8 != 0 ||
-        shape.value_dim % 8 != 0 || shape.query_heads % shape.heads != 0)
+    if (!in.good() || tokens >> 63U != 0 || !fits(key_bases) || !fits(value_bases) ||
+        shape.head_dim % 8 != 0 || shape.value_dim % 8 != 0 || shape.query_heads % shape.heads != 0)
       return refuse(StatusCode::damaged,
                     detail::join_text("layer ", index, " is not what a model's can be"));
     read.shapes.push_back(shape);
@@ -182,19 +186,45 @@ inline Result<Calibration> read_calibration(std::span<const std::byte> bytes,
   return read;
 }
 
+namespace detail {
+
+/// All bytes of a file; false where it cannot be read, as a directory cannot.
+inline bool read_file(const std::string& file, std::string& text) {
+  std::ifstream in(file, std::ios::binary);
+  char part[1 << 14];
+  while (in.read(part, sizeof(part)) || in.gcount() > 0)
+    text.append(part, static_cast<std::size_t>(in.gcount()));
+  return in.eof() && !in.bad();
+}
+
+}  // namespace detail
+
+/// Replaces `file` at once, or leaves it as it was: a Status of `unreadable` where it cannot be
+/// written.
 inline Status save_calibration(const Calibration& calibration, const std::string& file) {
   const std::vector<std::byte> bytes = calibration_bytes(calibration);
-  std::ofstream out(file, std::ios::binary);
+  // what is no file (a pipe, say) cannot be replaced
+  std::error_code error;
+  const bool replaces =
+      !std::filesystem::exists(file, error) || std::filesystem::is_regular_file(file, error);
+  const std::string written = replaces ? file + ".part" : file;
+  std::ofstream out(written, std::ios::binary);
   out.write(reinterpret_cast<const char*>(bytes.data()), std::ssize(bytes));
   out.close();
-  if (!out) return {StatusCode::unreadable, "calibration: cannot write '" + file + "'"};
+  bool good = out.good();
+  if (good && replaces) {
+    std::filesystem::rename(written, file, error);
+    good = !error;
+  }
+  if (!good && replaces) std::filesystem::remove(written, error);
+  if (!good) return {StatusCode::unreadable, "calibration: cannot write '" + file + "'"};
   return {};
 }
 
 inline Result<Calibration> load_calibration(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
-  if (!in) return Status(StatusCode::unreadable, "calibration: cannot read '" + file + "'");
+  std::string text;
+  if (!detail::read_file(file, text))
+    return Status(StatusCode::unreadable, "calibration: cannot read '" + file + "'");
   Result<Calibration> read = read_calibration(std::as_bytes(std::span(text)));
   if (!read) return Status(read.status().code(), "'" + file + "': " + read.status().message());
   return read;

@@ -61,6 +61,7 @@ inline LayerRanks full_ranks(const LayerDirections& layer) {
 /// 8, or exceeds every layer.
 inline Ranks uniform_ranks(const Calibration& calibration, int rank,
                            Caller caller = Caller::here()) {
+  check_calibration(calibration, caller);
   int most = 0;
   for (const LayerDirections& layer : calibration.layers)
     most = std::max({most, layer.keys.dim, layer.values.dim});
@@ -76,6 +77,7 @@ inline Ranks uniform_ranks(const Calibration& calibration, int rank,
 /// arXiv:2408.05646, §3.2; its code stops one direction earlier.
 inline Ranks ranks_by_energy(const Calibration& calibration, double share,
                              Energy energy = Energy::squares, Caller caller = Caller::here()) {
+  check_calibration(calibration, caller);
   require(share > 0.0 && share <= 1.0, caller, "energy is ", share, ", must lie in (0, 1]");
   Ranks ranks;
   for (const LayerDirections& layer : calibration.layers)
@@ -97,10 +99,13 @@ struct ErrorSearch {
 template <class Measure>
 Ranks ranks_by_error(const Calibration& calibration, double budget, Measure&& error,
                      const ErrorSearch& search = {}, Caller caller = Caller::here()) {
+  check_calibration(calibration, caller);
   require(budget > 0.0 && std::isfinite(budget), caller, "budget is ", budget,
           ", must be positive and finite");
-  require(search.step > 0.0 && search.step < 1.0, caller, "step is ", search.step,
-          ", must lie in (0, 1)");
+  require(search.step >= 1e-4 && search.step < 1.0, caller, "step is ", search.step,
+          ", must lie in [1e-4, 1)");
+  require(search.least_share >= 0.0 && search.least_share <= 1.0, caller, "least_share is ",
+          search.least_share, ", must lie in [0, 1]");
   Ranks ranks;
   for (std::size_t index = 0; index < calibration.layers.size(); ++index) {
     const LayerDirections& layer = calibration.layers[index];
@@ -126,6 +131,7 @@ Ranks ranks_by_error(const Calibration& calibration, double budget, Measure&& er
 /// keys before values.
 inline Ranks ranks_by_bytes(const Calibration& calibration, double bytes, double bytes_each = 2.0,
                             Caller caller = Caller::here()) {
+  check_calibration(calibration, caller);
   require(bytes >= 0.0 && bytes < 1e15 && bytes_each > 1e-3, caller, "ranks_by_bytes: bytes is ",
           bytes, " at ", bytes_each, " per number, must be finite and positive");
   struct Spent {

@@ -20,11 +20,15 @@ struct ThinK : Inner {
   float prune = 0.4F;  ///< share of the channels dropped, in [0, 1); kept are multiples of 8
   int recent = 32;     ///< newest tokens with all channels
   int window = 32;     ///< newest queries of the prompt that choose
-  ChannelPairs pairs = ChannelPairs::none;  ///< what a rotation turns together stays together
+  /// What a rotation turns together stays together. Of rotations of all channels: where only the
+  /// first ones are rotated, as halves, none fits.
+  ChannelPairs pairs = ChannelPairs::none;
 
   template <class Simd>
   StoragePlan plan(int layer) const {
     StoragePlan plan = Inner::template plan<Simd>(layer);
+    require(!plan.channels.chooses(), Caller::here(),
+            "ThinK: the storage underneath chooses channels already; give one");
     if (plan.coded_keys == nullptr) {
       plan.coded_keys = plan.dense_keys;
       plan.coded_values = plan.dense_values;

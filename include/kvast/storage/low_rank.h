@@ -28,6 +28,9 @@ struct EigenLowRank : Inner {
     const auto at = static_cast<std::size_t>(layer);
     const LayerDirections& directions = calibration->layers[at];
     StoragePlan plan = Inner::template plan<Simd>(layer);
+    require(plan.key_basis.directions == nullptr && plan.value_basis.directions == nullptr,
+            Caller::here(),
+            "EigenLowRank: the storage underneath is of low rank already; give one");
     if (ranks[at].keys < directions.keys.dim) {
       plan.key_basis.directions = directions.keys.leading(ranks[at].keys);
       plan.before_rope = calibration->before_rope;
@@ -40,6 +43,7 @@ struct EigenLowRank : Inner {
   void validate(Caller caller) const {
     Inner::validate(caller);
     require(calibration != nullptr, caller, "EigenLowRank.calibration must not be null");
+    check_calibration(*calibration, caller);
     require(ranks.size() == calibration->layers.size(), caller, "EigenLowRank.ranks has ",
             ranks.size(), " layers, its calibration ", calibration->layers.size());
     for (std::size_t layer = 0; layer < ranks.size(); ++layer) {

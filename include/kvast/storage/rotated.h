@@ -31,6 +31,8 @@ struct Rotated : Inner {
   StoragePlan plan(int layer) const {
     StoragePlan plan = Inner::template plan<Simd>(layer);
     if (plan.coded_keys == nullptr) return plan;  // nothing is quantised: nothing to spread
+    require(!plan.key_basis.rotates, Caller::here(),
+            "Rotated: the storage underneath rotates already; give one");
     detail::rotate(plan, seed);
     return plan;
   }

@@ -180,7 +180,16 @@ TEST_F(SpecWithBasis, WhatABasisRefusesIsNamed) {
   expect_refused("full", {"energy is 1.5"}, eigen(",energy=1.5"));
   expect_refused("full", {"share is 0"}, eigen(",share=0"));
   expect_refused("full", {"least is 40", "most = 32"}, "lorc:rank=32,least=40");
-  expect_refused("full", {"ThinK.prune is 1"}, "think:prune=1");
+  expect_refused("full", {"give k and v"}, eigen(",k=32"));
+  expect_refused("full", {"'think:prune=1'", "ThinK.prune is 1"}, "think:prune=1");
+  expect_refused("full", {"of low rank already"}, eigen(",rank=40+") + eigen(",rank=32"));
+  expect_refused("full", {"of low rank already"}, eigen(",rank=64+") + eigen(",rank=32"));
+  expect_refused("full", {"of low rank already"}, "lorc:rank=48+" + eigen(",rank=32"));
+  expect_refused("full", {"chooses channels already"}, "think:prune=0.4+think:prune=0.6");
+  expect_refused("full", {"rotates already"}, "rotated+rotated+int4");
+  expect_refused("full", {"rotates already"}, "rotated+turbo");
+  expect_refused("full", {"cannot read", testing::TempDir()},
+                 "eigen:basis=\"" + testing::TempDir() + "\"");
   expect_refused("full", {"pairs", "quarters"}, "think:pairs=quarters");
   expect_refused("full:positions=original", {"before rotation", "Positions::unrotated"},
                  eigen(",rank=32"));
@@ -202,7 +211,7 @@ TEST(Spec, BytesChooseTheBudget) {
   expect_refused("h2o:bytes=200000,budget=10", {"bytes choose the budget", "given as well"});
   expect_refused("fastgen:bytes=200000", {"bytes choose the budget", "does not have"});
   expect_refused("h2o:bytes=0", {"bytes must be positive"});
-  expect_refused("tova:bytes=100", {"tokens_kept is 0"});  // not even one token
+  expect_refused("tova:bytes=100", {"100 bytes", "no token"});
 }
 
 TEST(Spec, QuotesAllowEveryCharacter) {
