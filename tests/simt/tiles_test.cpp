@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kvast/format/floats.h"
+#include "tests/simt/tiles.h"
 #include "tests/support/random.h"
 
 namespace kvast::gpu {
@@ -20,32 +21,11 @@ class Tiles : public testing::Test {};
 using Formats = testing::Types<Int<2>, Int<4>, Int<8>, Fp8<E4M3>, Int<3>, F16>;
 TYPED_TEST_SUITE(Tiles, Formats);
 
-/// A K or V block in tiles, as the CPU encodes `numbers` [32 tokens, dim].
-template <class Format, Part kPart>
-std::vector<std::byte> tiles_of(const std::vector<float>& numbers, int dim) {
-  const PayloadRows<Format, kPart> layout{dim};
-  std::vector<std::byte> tiles(static_cast<std::size_t>(layout.bytes_in_tiles()));
-  std::byte* to = tiles.data();
-  const int step = kPart == Part::keys ? dim : kBlockTokens;
-  for (int first = 0; first < layout.rows(); first += step) {
-    const int columns = layout.columns(first);
-    std::vector<float> rows;
-    for (int row = first; row < first + step; ++row) {
-      for (int column = 0; column < columns; ++column)
-        rows.push_back(numbers[static_cast<std::size_t>(layout.token(row, column) * dim +
-                                                        layout.channel(row, column))]);
-    }
-    tile_encode<Format>(rows.data(), columns, step, columns, to);
-    to += tile_bytes<Format>(step, columns);
-  }
-  return tiles;
-}
-
 template <class Format, Part kPart>
 void check(int dim) {
   test::Random random(static_cast<std::uint64_t>(dim));
   const auto numbers = random.normals(static_cast<std::size_t>(kBlockTokens * dim));
-  const auto tiles = tiles_of<Format, kPart>(numbers, dim);
+  const auto tiles = test::tiles_of<Format, kPart>(numbers, dim);
   const PayloadRows<Format, kPart> layout{dim};
   std::vector<std::byte> payload(static_cast<std::size_t>(layout.bytes()), std::byte{0x5A});
   from_tiles<Format, kPart>(tiles.data(), dim, payload.data());
