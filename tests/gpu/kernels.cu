@@ -22,6 +22,13 @@ template Status launch(const Append<BF16>&, Grid, cudaStream_t);
 template Status launch(const Attend<BF16, 128, 16>&, Grid, cudaStream_t);
 template Status launch(const Attend<F32, 128, 8>&, Grid, cudaStream_t);
 template Status launch(const Attend<F32, 256, 8>&, Grid, cudaStream_t);
+template Status launch(const Attend<Codes<Int<8>, Int<8>>, 128, 8>&, Grid, cudaStream_t);
+template Status launch(const Attend<Codes<Int<4>, Int<4>>, 128, 8>&, Grid, cudaStream_t);
+template Status launch(const Attend<Codes<Int<2>, Int<2>>, 128, 8>&, Grid, cudaStream_t);
+template Status launch(const Attend<Codes<Int<8>, Int<4>>, 128, 16>&, Grid, cudaStream_t);
+template Status launch(const Attend<Codes<Fp8<E4M3>, Fp8<E4M3>>, 256, 16>&, Grid, cudaStream_t);
+template Status launch(const AgainWeights<Codes<Int<4>, Int<2>>, 128, WriteWeights>&, Grid,
+                       cudaStream_t);
 template Status launch(const AgainWeights<F16, 128, WriteWeights>&, Grid, cudaStream_t);
 template Status launch(const SavedWeights<WriteWeights>&, Grid, cudaStream_t);
 template Status launch(const CountVisible&, Grid, cudaStream_t);

@@ -29,8 +29,8 @@ class AttendTwins {
   using Format = typename gpu::DeviceFormats<S>::Waiting;
   using Cache = KVCache<Policy, OnGpu<S, TestDevice>>;
 
-  AttendTwins(const Shape& shape, Policy policy, const gpu::CacheOptions& options)
-      : shape_(shape), cache_(shape, policy, {S{}}, pool_, options) {
+  AttendTwins(const Shape& shape, Policy policy, const gpu::CacheOptions& options, S storage = {})
+      : shape_(shape), cache_(shape, policy, {storage}, pool_, options) {
     for (int sequence = 0; sequence < options.sequences; ++sequence)
       references_.emplace_back(shape.query_heads, shape.heads, shape.head_dim, shape.values());
   }
@@ -77,11 +77,34 @@ class AttendTwins {
       }
       for (int head = 0; head < shape_.heads; ++head)
         references_[sequence].keep(head, *cache_.kept(at, 0, head));
+      if constexpr (gpu::DeviceFormats<S>::codes) decode(at);
     }
     return worst;
   }
 
  private:
+  /// The reference's tokens become what the cache says that they are: cache_test.cpp says that it
+  /// is right.
+  void decode(int sequence) {
+    ReferenceLayer& reference = references_[static_cast<std::size_t>(sequence)];
+    int rows = 0;
+    for (int head = 0; head < shape_.heads; ++head)
+      rows = std::max(rows, static_cast<int>(reference.kept(head).size()));
+    DeviceVector<float> keys(static_cast<std::size_t>(rows * shape_.heads * shape_.head_dim));
+    DeviceVector<float> values(static_cast<std::size_t>(rows * shape_.heads * shape_.values()));
+    EXPECT_TRUE(cache_.export_dense(sequence, 0, rows, keys.data(), values.data()));
+    test::wait();
+    for (int head = 0; head < shape_.heads; ++head) {
+      for (std::size_t row = 0; row < reference.kept(head).size(); ++row) {
+        const auto line = static_cast<std::ptrdiff_t>(row) * shape_.heads + head;
+        ReferenceLayer::Token& token = reference.kept(head)[row];
+        const float* key = keys.data() + line * shape_.head_dim;
+        const float* value = values.data() + line * shape_.values();
+        token.key.assign(key, key + shape_.head_dim);
+        token.value.assign(value, value + shape_.values());
+      }
+    }
+  }
   DeviceVector<float> stored(int count) {
     DeviceVector<float> numbers = test::on_device(random_.normals(static_cast<std::size_t>(count)));
     for (float& number : numbers) number = Format::number(Format::element(number));
@@ -118,6 +141,36 @@ TEST(GpuAttend, AfterEvictionHolesAreFilledAndPositionsStay) {
   }
 }
 
+TEST(GpuAttend, CodesAreReadAsTheyAre) {
+  const Shape shape{.query_heads = 4, .heads = 2, .head_dim = 64, .value_dim = 40};
+  for (const test::Schedule schedule : test::kSchedules) {
+    test::begin_schedule(schedule);
+    AttendTwins<Full, Kivi<8, 4>> twins(shape, {}, {.sequences = 3}, {.residual = 32});
+    EXPECT_LE(twins.pass({70, 5, 0}), 2e-3);
+    EXPECT_LE(twins.pass({1, 95, 1}), 2e-3);
+    for (int step = 0; step < 3; ++step) EXPECT_LE(twins.pass({40, step % 2, 1}), 2e-3);
+  }
+  test::begin_schedule(test::kSchedules[0]);
+  AttendTwins<Full, Int8> eight(shape, {}, {.sequences = 2});
+  AttendTwins<Full, Float8<E4M3>> floats(shape, {}, {.sequences = 2}, {.keep = {.tokens = 3}});
+  for (int step = 0; step < 3; ++step) {
+    EXPECT_LE(eight.pass({40, 33}), 2e-3);
+    EXPECT_LE(floats.pass({40, 33}), 2e-3);
+  }
+}
+
+TEST(GpuAttend, CodesOfWhatEvictionLeft) {
+  test::begin_schedule(test::kSchedules[0]);
+  const Shape shape{.query_heads = 3, .heads = 1, .head_dim = 72};
+  AttendTwins<StreamingLLM, Int4> twins(shape, {.sinks = 3, .recent = 100}, {.sequences = 2});
+  ReferenceRules rules;
+  rules.window = 80;
+  for (int step = 0; step < 8; ++step) {
+    EXPECT_LE(twins.pass({41, 27}), 2e-3);
+    EXPECT_LE(twins.pass({1, 1}, {.window = 80}, rules), 2e-3);
+  }
+}
+
 TEST(GpuAttend, CompactedPositionsSlideWithTheWindow) {
   test::begin_schedule(test::kSchedules[0]);
   const Shape shape{.query_heads = 2, .heads = 1, .head_dim = 64};
@@ -137,7 +190,7 @@ TEST(GpuAttend, CompactedPositionsSlideWithTheWindow) {
 TEST(AttendSplit, GivesEveryWorkerAUnitAndStoresNoMoreThanItMust) {
   for (const int tables : {1, 8, 500}) {
     for (const int rows : {1, 8, 9, 40, 5000}) {
-      const auto split = gpu::AttendSplit::of(tables, rows, 8, 264);
+      const auto split = gpu::AttendSplit::of(tables, rows, 8, {.workers = 264});
       ASSERT_GE(split.tiles * 8, rows);
       ASSERT_GE(split.items, tables);
       if (split.tiles == 1) {
@@ -181,12 +234,13 @@ TEST(GpuAttend, RefusesByName) {
     ASSERT_TRUE(pass->append(0, numbers.data(), numbers.data()));
     test::expect_refused([&] { (void)pass->attend(0, numbers.data(), output.data()); }, {"264"});
   }
-  KVCache<Full, OnGpu<Kivi<4>, TestDevice>> cache(
+  KVCache<Full, OnGpu<Kivi<4, 3>, TestDevice>> cache(
       Shape{.query_heads = 1, .heads = 1, .head_dim = 64}, {}, {}, pool);
   auto pass = cache.begin();
   ASSERT_TRUE(pass);
   ASSERT_TRUE(pass->append(0, numbers.data(), numbers.data()));
-  test::expect_refused([&] { (void)pass->attend(0, numbers.data(), output.data()); }, {"codes"});
+  test::expect_refused([&] { (void)pass->attend(0, numbers.data(), output.data()); },
+                       {"int4", "int3", "export_dense"});
 }
 
 }  // namespace

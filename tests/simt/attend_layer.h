@@ -12,6 +12,7 @@
 #include "kvast/gpu/attend.cuh"
 #include "kvast/gpu/attend_merge.cuh"
 #include "tests/simt/backend.h"
+#include "tests/simt/tiles.h"
 #include "tests/support/random.h"
 #include "tests/support/reference.h"
 
@@ -21,7 +22,11 @@ namespace kvast::test {
 struct SequenceCase {
   int slots = 0;    ///< written, those of the pass included
   int queries = 1;  ///< tokens of the pass
+  int coded = 0;    ///< blocks that are sealed, the oldest ones
 };
+
+/// A factor on a number of a block's channel.
+using Size = double (*)(int block, int channel);
 
 struct AttendCase {
   int group = 1;
@@ -36,11 +41,15 @@ struct AttendCase {
   Type type = Type::f32;                ///< of queries and output
   int stride = 0;                       ///< elements added to the rows of queries and outputs
   const ReferenceRope* rope = nullptr;  ///< compacted positions
+  Size key_size = nullptr;              ///< null: all of size 1
+  Size value_size = nullptr;
 };
 
-template <class Format>
+/// `Kept` as gpu::Attend has it.
+template <class Kept>
 class AttendLayer {
  public:
+  using Format = typename gpu::AttendFormats<Kept>::Waiting;
   using Element = typename Format::Element;
 
   explicit AttendLayer(const AttendCase& one, std::uint64_t seed = 1)
@@ -111,6 +120,7 @@ class AttendLayer {
   gpu::AttendCall call(int tile_rows) {
     gpu::AttendCall made{.layer = view_, .queries = tensor(), .options = options, .rope = rope};
     made.group = case_.group;
+    made.dense_cost = split.dense_cost;
     made.tiles = (most_queries() * case_.group + tile_rows - 1) / tile_rows;
     const float scale = options.scale != 0.0F
                             ? options.scale
@@ -243,35 +253,61 @@ class AttendLayer {
     std::vector<ReferenceLayer::Token>& kept = references_[sequence].kept(head);
     for (int block = 0; block < blocks; ++block) {
       kvast::Block& record = records_[records_made_++];
-      record.keys = payload(case_.head_dim);
-      record.values = payload(value_dim_);
       record.used = std::min(one.slots - block * kBlockTokens, kBlockTokens);
+      std::vector<ReferenceLayer::Token> tokens = made_tokens(block, record.used);
       for (int slot = 0; slot < record.used; ++slot) {
         const int at = block * kBlockTokens + slot;
         record.position[slot] = at < old ? order[static_cast<std::size_t>(at)] : case_.skipped + at;
-        const bool dies = at < old && (block == case_.dead_block || random_.chance(case_.dead));
-        ReferenceLayer::Token token{record.position[slot], {}, {}};
-        std::vector<double> key;
-        for (int dim = 0; dim < case_.head_dim; ++dim) key.push_back(random_.normal());
-        token.key = key;
-        if (case_.rope != nullptr) case_.rope->turn(key, slot);
-        store(record.keys, slot, case_.head_dim, key, case_.rope == nullptr ? &token.key : nullptr);
-        for (int dim = 0; dim < value_dim_; ++dim) token.value.push_back(random_.normal());
-        store(record.values, slot, value_dim_, token.value, &token.value);
+        tokens[static_cast<std::size_t>(slot)].position = record.position[slot];
+      }
+      if (block < one.coded) {
+        record.keys = sealed<gpu::Part::keys>(tokens);
+        record.values = sealed<gpu::Part::values>(tokens);
+      } else {
+        write(record, tokens);
+      }
+      for (int slot = 0; slot < record.used; ++slot) {
+        const bool dies = block * kBlockTokens + slot < old &&
+                          (block == case_.dead_block || random_.chance(case_.dead));
         if (dies) continue;
         record.live |= 1U << slot;
-        kept.push_back(token);
-        ++made.dense.live;
+        kept.push_back(tokens[static_cast<std::size_t>(slot)]);
+        ++(block < one.coded ? made.coded : made.dense).live;
       }
       list[block] = &record;
     }
     std::sort(kept.begin(), kept.end(), [](const auto& one_token, const auto& other) {
       return one_token.position < other.position;
     });
-    made.dense.data = list;
-    made.dense.count = blocks;
-    made.dense.capacity = blocks;
+    made.coded.data = list;
+    made.coded.count = made.coded.capacity = one.coded;
+    made.dense.data = list + one.coded;
+    made.dense.count = made.dense.capacity = blocks - one.coded;
     heads_.push_back(made);
+  }
+  std::vector<ReferenceLayer::Token> made_tokens(int block, int count) {
+    std::vector<ReferenceLayer::Token> tokens(static_cast<std::size_t>(count));
+    const auto draw = [&](std::vector<double>& to, int dim, Size size) {
+      for (int channel = 0; channel < dim; ++channel)
+        to.push_back(random_.normal() * (size == nullptr ? 1.0 : size(block, channel)));
+    };
+    for (ReferenceLayer::Token& token : tokens) {
+      draw(token.key, case_.head_dim, case_.key_size);
+      draw(token.value, value_dim_, case_.value_size);
+    }
+    return tokens;
+  }
+  /// A dense block; the tokens become what it stores of them.
+  void write(kvast::Block& record, std::vector<ReferenceLayer::Token>& tokens) {
+    record.keys = payload(case_.head_dim);
+    record.values = payload(value_dim_);
+    for (int slot = 0; slot < record.used; ++slot) {
+      ReferenceLayer::Token& token = tokens[static_cast<std::size_t>(slot)];
+      std::vector<double> key = token.key;
+      if (case_.rope != nullptr) case_.rope->turn(key, slot);
+      store(record.keys, slot, case_.head_dim, key, case_.rope == nullptr ? &token.key : nullptr);
+      store(record.values, slot, value_dim_, token.value, &token.value);
+    }
   }
   static void store(std::byte* rows, int slot, int dim, const std::vector<double>& numbers,
                     std::vector<double>* stored) {
@@ -280,6 +316,33 @@ class AttendLayer {
       to[at] = Format::element(static_cast<float>(numbers[static_cast<std::size_t>(at)]));
       if (stored != nullptr)
         (*stored)[static_cast<std::size_t>(at)] = static_cast<double>(Format::number(to[at]));
+    }
+  }
+  /// The payload of a coded block; the tokens become what its codes say.
+  template <gpu::Part kPart>
+  std::byte* sealed(std::vector<ReferenceLayer::Token>& tokens) {
+    if constexpr (!gpu::AttendFormats<Kept>::kCodes) {
+      throw std::logic_error("dense caches have no codes");
+    } else {
+      constexpr bool kKeys = kPart == gpu::Part::keys;
+      using Coded = std::conditional_t<kKeys, typename Kept::Keys, typename Kept::Values>;
+      const int dim = kKeys ? case_.head_dim : value_dim_;
+      const gpu::PayloadRows<Coded, kPart> layout{dim};
+      std::vector<float> numbers;
+      for (ReferenceLayer::Token& token : tokens) {
+        for (const double number : kKeys ? token.key : token.value)
+          numbers.push_back(static_cast<float>(number));
+      }
+      std::byte* to = payload(dim);
+      gpu::from_tiles<Coded, kPart>(tiles_of<Coded, kPart>(numbers, dim).data(), dim, to);
+      for (int slot = 0; slot < kBlockTokens; ++slot) {
+        auto& token = tokens[static_cast<std::size_t>(slot)];
+        std::vector<double>& decoded = kKeys ? token.key : token.value;
+        for (int channel = 0; channel < dim; ++channel)
+          decoded[static_cast<std::size_t>(channel)] =
+              static_cast<double>(layout.number(to, slot, channel));
+      }
+      return to;
     }
   }
 

@@ -103,8 +103,8 @@ class Weighing {
     }
     const Head& tokens = layer.view().heads[table];
     const auto line = static_cast<std::size_t>(table * rules.queries + query);
-    for (int block = 0; block < tokens.dense.count; ++block) {
-      const kvast::Block& one = tokens.dense[block];
+    for (int block = 0; block < tokens.blocks(); ++block) {
+      const kvast::Block& one = tokens.block(block);
       for (int slot = 0; slot < kBlockTokens; ++slot) {
         const float got = weights[(line * static_cast<std::size_t>(layer.most_blocks()) +
                                    static_cast<std::size_t>(block)) *
@@ -190,6 +190,26 @@ TEST(Weights, BehindASlidingWindowAreZero) {
   Weighing<F32, 64> chunk(many);
   chunk.layer.options.window = 40;
   chunk.check({}, false, 2e-5, "chunk");
+}
+
+TEST(Weights, OfCodesAndWhatWaitsBehindThem) {
+  using Kept = gpu::Codes<Int<4>, Int<2>>;
+  const AttendCase step{.group = 3,
+                        .heads = 2,
+                        .head_dim = 64,
+                        .sequences = {{150, 1, 3}, {33, 1, 1}, {1}, {40, 0}},
+                        .dead = 0.2,
+                        .dead_block = 1,
+                        .shuffled = true};
+  Weighing<Kept, 64> saved(step);
+  saved.check({}, true, 1e-2, "step");
+  AttendCase many = step;
+  many.sequences = {{150, 9, 3}, {65, 33, 1}, {1}, {40, 0}};
+  Weighing<Kept, 64> again(many);
+  again.check({}, false, 1e-2, "chunk");
+  Weighing<Kept, 64> window(many);
+  window.layer.options.window = 40;
+  window.check({}, false, 1e-2, "window");
 }
 
 TEST(Weights, OfCompactedPositions) {

@@ -45,6 +45,36 @@ TEST(SplitRules, EveryWorkerGetsAPartAndShortOnesAreNotSplit) {
   }
 }
 
+TEST(SplitRules, CostsCountCodedBlocksFirst) {
+  for (const int dense_cost : {1, 3, 5}) {
+    const BlockCosts costs{.coded = 10, .dense_cost = dense_cost};
+    EXPECT_EQ(costs.cost(7), 7);
+    EXPECT_EQ(costs.cost(10), 10);
+    EXPECT_EQ(costs.cost(14), 10 + 4 * dense_cost);
+    for (int blocks = 0; blocks < 40; ++blocks) {
+      ASSERT_EQ(costs.blocks(costs.cost(blocks)), blocks);
+      if (blocks >= 10) {
+        ASSERT_EQ(costs.blocks(costs.cost(blocks) + dense_cost - 1), blocks);
+      }
+    }
+  }
+}
+
+/// Parts of equal cost: the one with the residual has fewer blocks, and a part of small blocks has
+/// more of them.
+TEST(SplitRules, FollowTheBytesOfBlocks) {
+  const SplitRules dense = rules_of_bytes(132, 0, 16384);
+  EXPECT_EQ(dense.dense_cost, 1);
+  EXPECT_EQ(dense.least_blocks, SplitRules{}.least_blocks);
+  const SplitRules four_bits = rules_of_bytes(132, 5120, 16384);
+  EXPECT_EQ(four_bits.workers, 132);
+  EXPECT_EQ(four_bits.dense_cost, 3);
+  EXPECT_EQ(four_bits.least_blocks, 24);
+  EXPECT_EQ(rules_of_bytes(132, 3072, 16384).dense_cost, 5);
+  EXPECT_EQ(rules_of_bytes(132, 8704, 16384).dense_cost, 2);
+  EXPECT_EQ(rules_of_bytes(132, 1 << 20, 16384).dense_cost, 1);
+}
+
 struct Tables {
   explicit Tables(const std::vector<int>& blocks) : heads(blocks.size()) {
     for (std::size_t at = 0; at < blocks.size(); ++at) {  // a third of them coded
@@ -63,7 +93,7 @@ TEST(Plan, ListsEveryBlockOnce) {
     for (int at = 0; at < sequences * kHeads; ++at)
       blocks.push_back(random.chance(0.2) ? 0 : random.below(random.chance(0.1) ? 4000 : 40));
     Tables tables(blocks);
-    const SplitRules rules{.workers = 7, .least_blocks = 4};
+    const SplitRules rules{.workers = 7, .least_blocks = 4, .dense_cost = 3};
     const auto most = static_cast<std::size_t>(most_items(sequences * kHeads, rules));
     for (const test::Schedule schedule : test::kSchedules) {
       test::begin_schedule(schedule);
@@ -91,6 +121,11 @@ TEST(Plan, ListsEveryBlockOnce) {
           ASSERT_EQ(item.part, part);
           ASSERT_EQ(item.parts, heads[table].parts);
           covered = item.end;
+          const BlockCosts costs{.coded = blocks[table] / 3, .dense_cost = rules.dense_cost};
+          const int cost = costs.cost(item.end) - costs.cost(item.first);
+          const int all = costs.cost(blocks[table]);
+          ASSERT_LE(cost, all / item.parts + rules.dense_cost);
+          ASSERT_GE(cost, all / item.parts - rules.dense_cost);
         }
         ASSERT_EQ(covered, blocks[table]);
       }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// quantize, dequantize and gather over the caller's strides: the CPU codecs' bytes, for every
+// quantize, dequantize and gather over the caller's strides: the CPU codecs' codes, for every
 // format and element.
 #include "kvast/gpu/quantize.cuh"
 
@@ -11,6 +11,7 @@
 #include "kvast/format/floats.h"
 #include "kvast/format/fp8.h"
 #include "kvast/format/integer.h"
+#include "kvast/gpu/tiles.h"
 #include "tests/simt/backend.h"
 #include "tests/support/random.h"
 #include "tests/support/refused.h"
@@ -80,16 +81,18 @@ void check(const DeviceVector<Number>& numbers, const std::vector<float>& as_flo
   for (int block = 0; block < kTokens / kBlockTokens; ++block) {
     for (int head = 0; head < kHeads; ++head) {
       const auto wanted = wanted_block<Format, kPart>(as_floats, block, head, dim);
-      ASSERT_EQ(static_cast<std::int64_t>(wanted.size()), layout.bytes());
-      ASSERT_TRUE(std::equal(wanted.begin(), wanted.end(), got)) << Format::kName << ' ' << dim;
-      got += wanted.size();
+      ASSERT_EQ(static_cast<std::int64_t>(wanted.size()), layout.bytes_in_tiles());
+      std::vector<std::byte> tiles(wanted.size(), std::byte{0xA5});
+      to_tiles<Format, kPart>(got, dim, tiles.data());
+      ASSERT_EQ(tiles, wanted) << Format::kName << ' ' << dim;
       for (int token = 0; token < kBlockTokens; ++token) {
         for (int channel = 0; channel < dim; ++channel) {
           const int row = (block * kBlockTokens + token) * kHeads + head;
           ASSERT_EQ(decoded[static_cast<std::size_t>(row * dim + channel)],
-                    layout.number(wanted.data(), token, channel));
+                    layout.number(got, token, channel));
         }
       }
+      got += layout.bytes();
     }
   }
 }

@@ -6,13 +6,16 @@
 
 namespace kvast::gpu {
 
-/// Scale, cap and bias. `live` and `positions` are those of the block.
+/// Scale, cap and bias. `live` and `positions` are those of the block, `factors` those of the
+/// lane's rows (LogitRules::logit).
 template <int kTiles>
 KVAST_HD void finish_logits(int lane, const AttendCall& call, const RowTile& tile,
                             std::uint32_t live, const int* positions,
+                            const float (&factors)[2 * kTiles],
                             float (&scores)[kTiles][kTileScores]) {
-  for (auto& of_tile : scores) {
-    for (float& score : of_tile) score = call.rules.logit(score);
+  for (int of_tile = 0; of_tile < kTiles; ++of_tile) {
+    for (int at = 0; at < kTileScores; ++at)
+      scores[of_tile][at] = call.rules.logit(scores[of_tile][at], factors[2 * of_tile + at % 2]);
   }
   const Bias& bias = call.options.bias;
   if (bias.data == nullptr) return;

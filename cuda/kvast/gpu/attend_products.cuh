@@ -64,26 +64,12 @@ struct MmaProducts {
     }
   }
 
-  /// The weights of a warp, for `add`, in its scratch memory: a panel [32 tokens, 8 rows] per tile.
-  template <class Warp>
-  KVAST_HD static void keep_weights(const Warp& warp, const float (&weights)[kTiles][kTileScores],
-                                    std::byte* scratch) {
-    const int lane = warp.lane();
-    for (int tile = 0; tile < kTiles; ++tile) {
-      for (int token = 0; token < 4; ++token) {
-        auto* pair = reinterpret_cast<std::uint32_t*>(scratch + tile * kPanelBytes +
-                                                      token_of(lane, token) * 16 + lane % 4 * 4);
-        *pair = Format::element(weights[tile][2 * token]).bits |
-                static_cast<std::uint32_t>(Format::element(weights[tile][2 * token + 1]).bits)
-                    << 16U;
-      }
-    }
-    warp.sync();
-  }
-
-  template <class Warp>
-  KVAST_HD static void add(const Warp& warp, const std::byte* values, const std::byte* scratch,
-                           float (&sums)[kTiles][kDim / 4]) {
+  /// sums += weights * values, through the warp's scratch memory.
+  template <class Warp, int kSums>
+  KVAST_HD void add(const Warp& warp, const std::byte* values,
+                    const float (&weights_of)[kTiles][kTileScores], std::byte* scratch,
+                    float (&sums)[kTiles][kSums]) const {
+    keep_weights(warp, weights_of, scratch);
     const int lane = warp.lane();
     std::uint32_t weights[kTiles][4];
     for (int tile = 0; tile < kTiles; ++tile)
@@ -100,11 +86,32 @@ struct MmaProducts {
     }
   }
 
+  /// Once all values were added; nothing is left to do.
+  template <class Warp, int kSums>
+  KVAST_HD void finish(const Warp&, float (&)[kTiles][kSums]) const {}
+
   KVAST_HD static int dim_of(int lane, int index) {
     return index / 4 * 16 + lane / 4 + index / 2 % 2 * 8;
   }
 
  private:
+  /// A panel [32 tokens, 8 rows] per tile.
+  template <class Warp>
+  KVAST_HD static void keep_weights(const Warp& warp, const float (&weights)[kTiles][kTileScores],
+                                    std::byte* scratch) {
+    const int lane = warp.lane();
+    for (int tile = 0; tile < kTiles; ++tile) {
+      for (int token = 0; token < 4; ++token) {
+        auto* pair = reinterpret_cast<std::uint32_t*>(scratch + tile * kPanelBytes +
+                                                      token_of(lane, token) * 16 + lane % 4 * 4);
+        *pair = Format::element(weights[tile][2 * token]).bits |
+                static_cast<std::uint32_t>(Format::element(weights[tile][2 * token + 1]).bits)
+                    << 16U;
+      }
+    }
+    warp.sync();
+  }
+
   template <class Warp>
   KVAST_HD static void multiply(const Warp& warp, float* sum, const std::uint32_t (&a)[4],
                                 std::uint32_t b0, std::uint32_t b1) {
@@ -145,22 +152,11 @@ struct FmaProducts {
     }
   }
 
-  template <class Warp>
-  KVAST_HD static void keep_weights(const Warp& warp, const float (&weights)[kTiles][kTileScores],
-                                    std::byte* scratch) {
-    const int lane = warp.lane();
-    auto* panel = reinterpret_cast<float*>(scratch);
-    for (int token = 0; token < 4; ++token) {
-      float* pair = panel + token_of(lane, token) * kTileRows + row_of(lane, 0);
-      pair[0] = weights[0][2 * token];
-      pair[1] = weights[0][2 * token + 1];
-    }
-    warp.sync();
-  }
-
-  template <class Warp>
-  KVAST_HD static void add(const Warp& warp, const std::byte* values, const std::byte* scratch,
-                           float (&sums)[kTiles][kDim / 4]) {
+  template <class Warp, int kSums>
+  KVAST_HD void add(const Warp& warp, const std::byte* values,
+                    const float (&weights_of)[kTiles][kTileScores], std::byte* scratch,
+                    float (&sums)[kTiles][kSums]) const {
+    keep_weights(warp, weights_of, scratch);
     const int lane = warp.lane();
     const float* weights = reinterpret_cast<const float*>(scratch) + row_of(lane, 0);
     for (int token = 0; token < kBlockTokens; ++token) {
@@ -177,8 +173,25 @@ struct FmaProducts {
     }
   }
 
+  template <class Warp, int kSums>
+  KVAST_HD void finish(const Warp&, float (&)[kTiles][kSums]) const {}
+
   KVAST_HD static int dim_of(int lane, int index) {
     return (index / 8 * 8 + lane / 4) * 4 + index / 2 % 4;
+  }
+
+ private:
+  template <class Warp>
+  KVAST_HD static void keep_weights(const Warp& warp, const float (&weights)[kTiles][kTileScores],
+                                    std::byte* scratch) {
+    const int lane = warp.lane();
+    auto* panel = reinterpret_cast<float*>(scratch);
+    for (int token = 0; token < 4; ++token) {
+      float* pair = panel + token_of(lane, token) * kTileRows + row_of(lane, 0);
+      pair[0] = weights[0][2 * token];
+      pair[1] = weights[0][2 * token + 1];
+    }
+    warp.sync();
   }
 };
 

@@ -62,7 +62,8 @@ struct AttendCall {
   Partials partials{};
   SavedLogits saved{};
   int group = 1;
-  int tiles = 1;  ///< of the rows of the head that has most
+  int tiles = 1;       ///< of the rows of the head that has most
+  int dense_cost = 1;  ///< SplitRules::dense_cost
 
   KVAST_HD int query_heads() const { return layer.head_count * group; }
   /// Of a row whose weights, relative to `maximum`, have this sum: what makes them shares of 1.
@@ -91,7 +92,7 @@ struct RowTile {
   int count = 0;
   int group = 1;
   int first_row = 0;       ///< of the caller's tensors: the sequence's first query
-  int first_slot = 0;      ///< where the tokens of the pass begin in the head's dense blocks
+  int first_slot = 0;      ///< where the tokens of the pass begin in the head's blocks
   int first_position = 0;  ///< of the sequence's first query
 
   /// `rows` to a tile. No rows where the sequence has none left for this tile.
@@ -105,7 +106,10 @@ struct RowTile {
                  .first_row = queries.first,
                  .first_position = call.layer.lengths[sequence]};
     made.count = most_of(least_of(queries.count * call.group - made.first, rows), 0);
-    if (made.count > 0) made.first_slot = call.layer.head(made.table).dense.slots() - queries.count;
+    if (made.count > 0) {
+      const Head& of = call.layer.head(made.table);
+      made.first_slot = of.coded.count * kBlockTokens + of.dense.slots() - queries.count;
+    }
     return made;
   }
 

@@ -33,13 +33,15 @@ struct AttendSplit {
   std::int64_t items = 0;   ///< at most
   std::int64_t stored = 0;  ///< units whose results may have to be merged, at most
 
-  /// `workers`: thread blocks that run at the same time. Where tiles of rows are work enough,
+  /// `rules.workers`: thread blocks that run at the same time. Where tiles of rows are work enough,
   /// ranges are not split: each result would be written, read and merged once more.
-  static AttendSplit of(int tables, int rows, int tile_rows, int workers) {
+  static AttendSplit of(int tables, int rows, int tile_rows, SplitRules rules) {
+    const int workers = rules.workers;
     AttendSplit made{.tiles = most_of((rows + tile_rows - 1) / tile_rows, 1)};
     const bool splits = made.tiles == 1 || std::int64_t{tables} * made.tiles < workers;
-    made.rules = {.workers = most_of(workers / made.tiles, 1)};
-    if (!splits) made.rules = {.workers = 1, .least_blocks = 1 << 20};
+    made.rules = rules;
+    made.rules.workers = splits ? most_of(workers / made.tiles, 1) : 1;
+    if (!splits) made.rules.least_blocks = 1 << 20;
     made.items = most_items(tables, made.rules);
     made.stored = splits ? made.items * made.tiles : 0;
     return made;
@@ -48,7 +50,7 @@ struct AttendSplit {
 
 /// Scratch memory for the attention of one cache, on its pool's stream; all layers share it. Grows
 /// with shapes and queries, not with lengths: a captured pass stays valid.
-template <class Format, class DeviceType>
+template <class Kept, class DeviceType>
 class AttendRunner {
  public:
   explicit AttendRunner(Pool<DeviceType>& pool) : pool_(pool) {}
@@ -60,8 +62,8 @@ class AttendRunner {
 
   std::size_t bytes() const { return bytes_; }
 
-  /// Fills in what `call` lacks: plan, tiles and scratch. `most_queries`: of any sequence. The
-  /// payload of dense blocks must be of Format, rows of a multiple of 16 bytes.
+  /// Fills in what `call` lacks: plan, tiles and scratch. `most_queries`: of any sequence. Payload
+  /// must be of Kept, dense rows of a multiple of 16 bytes.
   Status run(AttendCall& call, int most_queries) {
     const int widest = most_of(call.layer.head_dim, call.layer.value_dim);
     if (widest <= 64) return run_wide<64>(call, most_queries);
@@ -75,11 +77,11 @@ class AttendRunner {
   Status run_wide(AttendCall& call, int most_queries) {
     // Tensor cores take 16 rows in the time of 8 where bytes bound; more would need registers that
     // there are not. Turned queries are many copies: 8 rows of them are enough.
-    if constexpr (!std::is_same_v<Format, F32>) {
+    if constexpr (!std::is_same_v<Kept, F32>) {
       if (most_queries * call.group > kTileRows && call.rope.frequencies == nullptr)
-        return run_kernel<Attend<Format, kDim, 16>, 16>(call, most_queries);
+        return run_kernel<Attend<Kept, kDim, 16>, 16>(call, most_queries);
     }
-    return run_kernel<Attend<Format, kDim, 8>, 8>(call, most_queries);
+    return run_kernel<Attend<Kept, kDim, 8>, 8>(call, most_queries);
   }
 
   template <class Kernel, int kRows>
@@ -87,8 +89,13 @@ class AttendRunner {
     const bool turns = call.rope.frequencies != nullptr;
     const int tables = call.layer.tables();
     const int workers = DeviceType::processors() * Kernel::Shape::per_processor(turns);
-    const AttendSplit split = AttendSplit::of(tables, most_queries * call.group, kRows, workers);
+    const LayerView& layer = call.layer;
+    const AttendSplit split =
+        AttendSplit::of(tables, most_queries * call.group, kRows,
+                        rules_of_bytes(workers, layer.coded_keys.bytes + layer.coded_values.bytes,
+                                       layer.dense_keys.bytes + layer.dense_values.bytes));
     call.tiles = split.tiles;
+    call.dense_cost = split.rules.dense_cost;
     if (Status status = provide(call, split, kRows); !status) return status;
     const auto stream = pool_.stream();
     const Plan plan{.layer = call.layer, .plan = call.plan, .rules = split.rules};

@@ -44,10 +44,11 @@ struct LogitRules {
       return {.factor = 2.0F * scale * kLog2OfE / softcap, .cap = softcap * kLog2OfE};
     return {.factor = scale * kLog2OfE};
   }
-  KVAST_HD float logit(float product) const {
-    if (cap == 0.0F) return product * factor;
+  /// `of_row`: `factor`, and what the row's query was divided by.
+  KVAST_HD float logit(float product, float of_row) const {
+    if (cap == 0.0F) return product * of_row;
     // tanh(x) = 1 - 2 / (e^2x + 1); e^2x is kept finite
-    const float power = power_of_two(least_of(product * factor, 115.0F));
+    const float power = power_of_two(least_of(product * of_row, 115.0F));
     return cap * (1.0F - 2.0F / (power + 1.0F));
   }
 };

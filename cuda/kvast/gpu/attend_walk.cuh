@@ -16,7 +16,7 @@ struct Found {
   const std::byte* keys = nullptr;
   const std::byte* values = nullptr;
   std::uint32_t live = 0;
-  int index = 0;
+  int index = 0;      ///< as Head::block counts
   int before = 0;     ///< live tokens in the blocks before it, where these are counted
   bool aged = false;  ///< some of its tokens are too old for some query
 };
@@ -35,12 +35,12 @@ class Walk {
  public:
   /// Blocks [first, end). `counts`: fill in Found::before.
   template <class Warp>
-  KVAST_HD Walk(const Warp& warp, const BlockList& list, int first, int end, Horizon horizon,
+  KVAST_HD Walk(const Warp& warp, const Head& head, int first, int end, Horizon horizon,
                 bool counts)
-      : list_(list), next_(first), end_(end), horizon_(horizon), counts_(counts) {
+      : head_(head), next_(first), end_(end), horizon_(horizon), counts_(counts) {
     if (!counts) return;
     for (int index = warp.lane(); index < first; index += kWarp)
-      before_ += list.data[index]->live_count();
+      before_ += head.block(index).live_count();
     before_ = warp_sum(warp, before_);
   }
 
@@ -74,7 +74,7 @@ class Walk {
     const int index = next_ + warp.lane();
     live_ = 0;
     if (index < end_) {
-      record_ = list_.data[index];
+      record_ = &head_.block(index);
       keys_ = record_->keys;
       values_ = record_->values;
       live_ = record_->live;
@@ -99,7 +99,7 @@ class Walk {
     next_ += kWarp;
   }
 
-  const BlockList& list_;
+  const Head& head_;
   int next_;
   int end_;
   Horizon horizon_;

@@ -25,7 +25,7 @@ struct WeightRules {
                    .row = query - first_query(count),
                    .after = count - 1 - query};
     made.visible = visible != nullptr ? visible[std::int64_t{tile.table} * queries + query]
-                                      : call.layer.head(tile.table).dense.live - made.after;
+                                      : call.layer.head(tile.table).live() - made.after;
     if (prompt_ends != nullptr)
       made.generated = most_of(made.step - prompt_ends[tile.sequence] + 1, 0);
     return made;
@@ -69,13 +69,13 @@ struct CountVisible {
     const int sequence = table / layer.head_count;
     const Rows& rows = layer.rows[sequence];
     if (query >= rows.count) return;
-    const BlockList& list = layer.head(table).dense;
-    const int last_slot = list.slots() - rows.count + query;
+    const Head& head = layer.head(table);
+    const int last_slot = head.coded.count * kBlockTokens + head.dense.slots() - rows.count + query;
     const int oldest = layer.lengths[sequence] + query - call.options.window;
     int mine = 0;
-    for (int index = block.warp_index(); index < list.count; index += block.warps()) {
+    for (int index = block.warp_index(); index < head.blocks(); index += block.warps()) {
       const int slot = block.warp().lane();
-      const kvast::Block& one = list[index];
+      const kvast::Block& one = head.block(index);
       const bool sees = (one.live >> slot & 1U) != 0 && index * kBlockTokens + slot <= last_slot &&
                         one.position[slot] > oldest;
       mine += sees ? 1 : 0;
@@ -109,7 +109,7 @@ struct SavedWeights {
  private:
   KVAST_HD void show(int slot, const RowTile& tile, int index) const {
     const SavedLogits& saved = call.saved;
-    kvast::Block& one = call.layer.head(tile.table).dense[index];
+    kvast::Block& one = call.layer.head(tile.table).block(index);
     if (one.live == 0) return;
     const bool sees = (one.live >> slot & 1U) != 0;
     const int window = call.options.window;
@@ -133,9 +133,9 @@ struct SavedWeights {
 
 /// Of any number of queries: the products with keys are made again. Queries come to a block in
 /// order, as a decoder would have shown them.
-template <class Format, int kDim, class Sink>
+template <class Kept, int kDim, class Sink>
 struct AgainWeights {
-  using Shape = AttendShape<Format, kDim, kTileRows>;
+  using Shape = AttendShape<Kept, kDim, kTileRows>;
   static constexpr int kThreads = Shape::kWarps * kWarp;
   AttendCall call{};
   WeightRules rules{};
@@ -153,10 +153,10 @@ struct AgainWeights {
 
  private:
   using Products = typename Shape::Products;
-  using Queries = typename Shape::Queries;
-  using Tile = typename Shape::Tile;
-  static constexpr int kPanelAt = Tile::kTileBytes;  ///< in a warp's ring: the weights of a tile
-  static_assert(Shape::kRing * Tile::kTileBytes - kPanelAt >= kBlockTokens * kTileRows * 4);
+  using Loaded = TileQueries<Shape, kDim>;
+  /// In a warp's ring, behind keys: the weights of a tile.
+  static constexpr int kPanelAt = most_of(Shape::Dense::kSlotBytes, Shape::Coded::kSlotBytes);
+  static_assert(Shape::kRingBytes - kPanelAt >= kBlockTokens * kTileRows * 4);
 
   /// A block to each warp.
   template <class Block>
@@ -166,15 +166,21 @@ struct AgainWeights {
     const bool exists = index < item.end;
     const RowTile whole = RowTile::of(call, item.sequence, item.head, 0, 1 << 30);
     if (whole.count == 0) return;
-    std::byte* keys = block.shared() + block.warp_index() * Shape::kRing * Tile::kTileBytes;
+    std::byte* keys = block.shared() + block.warp_index() * Shape::kRingBytes;
     block.sync();  // queries and rings are free
     kvast::Block* one = nullptr;
+    bool coded = false;
     int before = 0;
     if (exists) {
-      const BlockList& list = call.layer.head(whole.table).dense;
-      one = list.data[index];
-      if (call.rope.frequencies != nullptr) before = live_before(warp, list, index);
-      Tile::copy(block, one->keys, call.layer.dense_key_bytes, keys);
+      const Head& head = call.layer.head(whole.table);
+      one = &head.block(index);
+      coded = index < head.coded.count;
+      if (Loaded::turn(call)) before = live_before(warp, head, index);
+      if (coded) {
+        Shape::Coded::copy_keys(block, call.layer, one->keys, keys);
+      } else {
+        Shape::Dense::copy_keys(block, call.layer, one->keys, keys);
+      }
     }
     block.commit_copies();
     block.template wait_copies<0>();
@@ -187,49 +193,38 @@ struct AgainWeights {
       tile.first = row;
       tile.count = least_of(whole.count - row, kTileRows);
       block.sync();
-      load(block, tile);
+      Loaded::load(block, call, tile);
       block.sync();
-      if (exists) weigh(block, tile, *one, index, before, keys, weight);
+      if (!exists) continue;
+      float scores[Products::kTiles][kTileScores];
+      if (coded) {
+        Loaded::template scores<typename Shape::Coded>(block, call, tile, one->live, before, keys,
+                                                       scores);
+      } else {
+        Loaded::template scores<typename Shape::Dense>(block, call, tile, one->live, before, keys,
+                                                       scores);
+      }
+      weigh(block, tile, *one, index, scores, reinterpret_cast<float*>(keys + kPanelAt), weight);
     }
   }
 
   template <class Warp>
-  KVAST_HD static int live_before(const Warp& warp, const BlockList& list, int index) {
+  KVAST_HD static int live_before(const Warp& warp, const Head& head, int index) {
     int live = 0;
-    for (int at = warp.lane(); at < index; at += kWarp) live += list[at].live_count();
+    for (int at = warp.lane(); at < index; at += kWarp) live += head.block(at).live_count();
     return warp_sum(warp, live);
-  }
-
-  template <class Block>
-  KVAST_HD void load(const Block& block, const RowTile& tile) const {
-    std::byte* queries = block.shared() + Shape::kQueriesAt;
-    float* raw = raw_queries(block);
-    const bool turns = call.rope.frequencies != nullptr;
-    Queries::load(block, call, tile, [&](int row, int dim, float number) {
-      if (turns) {
-        raw[row * kDim + dim] = number;
-      } else {
-        Queries::store(queries, row, dim, number);
-      }
-    });
   }
 
   /// `weight`: of this lane's slot, over the members that earlier tiles had of the same query.
   template <class Block>
   KVAST_HD void weigh(const Block& block, const RowTile& tile, kvast::Block& one, int index,
-                      int before, std::byte* keys, float& weight) const {
+                      float (&scores)[Products::kTiles][kTileScores], float* panel,
+                      float& weight) const {
     const auto warp = block.warp();
     const int slot = warp.lane();
-    std::byte* queries = block.shared() + Shape::kQueriesAt;
-    float scores[Products::kTiles][kTileScores];
-    if (call.rope.frequencies != nullptr) {
-      turned_scores<Products, Queries>(warp, call, tile, one.live, before, keys, raw_queries(block),
-                                       queries + block.warp_index() * Queries::kBytes, scores);
-    } else {
-      Products::scores(warp, keys, queries, scores);
-    }
-    finish_logits(slot, call, tile, one.live, one.position, scores);
-    auto* panel = reinterpret_cast<float*>(keys + kPanelAt);
+    typename Loaded::Factors factors;
+    Loaded::load_factors(block, call, factors);
+    finish_logits(slot, call, tile, one.live, one.position, factors, scores);
     for (int row = 0; row < 2; ++row) {
       for (int at = 0; at < 4; ++at)
         panel[row_of(slot, row) * kBlockTokens + token_of(slot, at)] = scores[0][2 * at + row];
@@ -256,12 +251,6 @@ struct AgainWeights {
       sink(one, tile.table, index, query, slot, sees, seen);
     }
     warp.sync();  // the panel is free
-  }
-
-  template <class Block>
-  KVAST_HD static float* raw_queries(const Block& block) {
-    return reinterpret_cast<float*>(block.shared() + Shape::kQueriesAt +
-                                    Shape::kWarps * Queries::kBytes);
   }
 };
 

@@ -245,7 +245,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
 
   Policy policy_;
   gpu::CacheMemory<DeviceType> memory_;
-  gpu::AttendRunner<typename Formats::Waiting, DeviceType> attention_;
+  gpu::AttendRunner<typename Formats::Kept, DeviceType> attention_;
   std::vector<int> groups_;  ///< [layers] query heads per head
   bool ends_prompt_ = false;
   bool seals_ = true;
@@ -301,14 +301,18 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
   /// Attention of a layer's new tokens over all that is kept of their sequence, themselves
   /// included: `queries` [rows, Q, D], `output` [rows, Q, Dv], device memory, of any element types.
   /// Causal within the pass; sums in f32. Keys are multiplied in the storage's elements, queries
-  /// are rounded to them, but for Dense<float>. Between append and commit, any number of times. The
-  /// first call with so many queries allocates. Heads of at most 256 features.
+  /// are rounded to them, but for Dense<float>; codes are read as they are, beside f16 queries.
+  /// Between append and commit, any number of times. The first call with so many queries allocates.
+  /// Heads of at most 256 features. Throws Error for formats that no kernel reads.
   Status attend(int layer, const gpu::Tensor& queries, const gpu::OutputTensor& output,
                 const gpu::AttendOptions& options = {}, Caller caller = Caller::here()) {
     auto& memory = memory_of(caller);
     memory.expect(layer, gpu::Stage::appended, "attend", caller);
-    require(!Formats::codes, caller,
-            "attend: codes are not attended to on the device yet; export_dense decodes them");
+    require(
+        Formats::attends, caller, "attend: keys in ", Formats::Keys::kName, " and values in ",
+        Formats::Values::kName,
+        " are not attended to on the device (int8, int4, int2 and fp8-e4m3 are, keys and values "
+        "alike or 8/4 or 4/2 bits); export_dense decodes them");
     const gpu::LayerView& view = memory.view(layer);
     require(std::max(view.head_dim, view.value_dim) <= gpu::kMostAttendDim, caller,
             "attend: heads have ", view.head_dim, " and ", view.value_dim,

@@ -2,6 +2,7 @@
 // OnGpu<S>: a storage whose blocks live in device memory, and which formats its kernels have.
 #pragma once
 
+#include "kvast/gpu/attend_shape.cuh"
 #include "kvast/gpu/cuda_device.cuh"
 #include "kvast/storage/dense.h"
 #include "kvast/storage/float8.h"
@@ -21,8 +22,8 @@ struct LayerFormat {
   int first_coded = 0;
 };
 
-/// Of a storage: the format of waiting tokens, and of sealed keys and values. What has no
-/// specialisation has no layout on the device.
+/// Of a storage: the format of waiting tokens, and of sealed keys and values; whether attention
+/// reads them, and as what. What has no specialisation has no layout on the device.
 template <class StorageType>
 struct DeviceFormats {
   static constexpr bool known = false;
@@ -35,6 +36,8 @@ struct DeviceFormats<Dense<Element>> {
   using Waiting = typename Dense<Element>::Format;
   using Keys = Waiting;
   using Values = Waiting;
+  static constexpr bool attends = true;
+  using Kept = Waiting;
   static LayerFormat of(const Dense<Element>&, int) { return {}; }
 };
 
@@ -47,6 +50,8 @@ struct CodedFormats {
   using Waiting = F16;
   using Keys = KeyFormat;
   using Values = ValueFormat;
+  static constexpr bool attends = attends_codes<KeyFormat, ValueFormat>();
+  using Kept = std::conditional_t<attends, Codes<KeyFormat, ValueFormat>, Waiting>;
 
   template <class StorageType>
   static LayerFormat of(const StorageType& storage, int layer) {

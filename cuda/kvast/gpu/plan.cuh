@@ -29,27 +29,34 @@ struct Plan {
     int* shared = reinterpret_cast<int*>(block.shared());
     int mine = 0;
     for (int table = block.thread(); table < layer.tables(); table += block.threads())
-      mine += layer.head(table).blocks();
+      mine += costs(table).cost(layer.head(table).blocks());
     const int per_part = blocks_per_part(block_scan(block, mine, shared).total, rules);
     int made = 0;
     for (int first = 0; first < layer.tables(); first += block.threads()) {
       const int table = first + block.thread();
       const bool exists = table < layer.tables();
-      const int blocks = exists ? layer.head(table).blocks() : 0;
-      const int parts = parts_of(blocks, per_part);
+      const BlockCosts costs = exists ? this->costs(table) : BlockCosts{};
+      const int cost = exists ? costs.cost(layer.head(table).blocks()) : 0;
+      const int parts = parts_of(cost, per_part);
       const Scan scan = block_scan(block, parts, shared);
       if (exists) plan.heads[table] = {.first = made + scan.before, .parts = parts};
       for (int part = 0; part < parts; ++part) {
-        plan.items[made + scan.before + part] = {.sequence = table / layer.head_count,
-                                                 .head = table % layer.head_count,
-                                                 .first = part_begin(blocks, parts, part),
-                                                 .end = part_begin(blocks, parts, part + 1),
-                                                 .part = part,
-                                                 .parts = parts};
+        plan.items[made + scan.before + part] = {
+            .sequence = table / layer.head_count,
+            .head = table % layer.head_count,
+            .first = costs.blocks(part_begin(cost, parts, part)),
+            .end = costs.blocks(part_begin(cost, parts, part + 1)),
+            .part = part,
+            .parts = parts};
       }
       made += scan.total;
     }
     if (block.thread() == 0) *plan.count = made;
+  }
+
+ private:
+  KVAST_HD BlockCosts costs(int table) const {
+    return {.coded = layer.head(table).coded.count, .dense_cost = rules.dense_cost};
   }
 };
 

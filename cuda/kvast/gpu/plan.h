@@ -26,21 +26,47 @@ struct HeadItems {
   int parts = 0;  ///< 0: the head has no tokens
 };
 
+/// A head's blocks, coded ones first, counted by what it costs to read them: a coded one is 1.
+struct BlockCosts {
+  int coded = 0;       ///< of the head's blocks
+  int dense_cost = 1;  ///< of a dense block
+
+  KVAST_HD constexpr int cost(int blocks) const {
+    return blocks <= coded ? blocks : coded + (blocks - coded) * dense_cost;
+  }
+  /// Blocks that cost no more.
+  KVAST_HD constexpr int blocks(int cost) const {
+    return cost <= coded ? cost : coded + (cost - coded) / dense_cost;
+  }
+};
+
 struct SplitRules {
   int workers = 1;       ///< thread blocks that run at the same time
   int least_blocks = 8;  ///< fewer are not split: their merge would cost more than it brings
+  int dense_cost = 1;    ///< of a dense block, in coded ones; where there are none nothing depends
+                         ///< on it
 };
 
-/// Blocks to a part. The most that gives each worker at least one part, in whole `least_blocks`.
-/// Depends on lengths and the number of workers alone, so results are the same bits from run to
-/// run.
+/// Rules for a cache whose coded blocks, and dense ones, have so many bytes. A merge costs as much
+/// as reading a number of bytes, so parts of smaller blocks have more of them.
+KVAST_HD constexpr SplitRules rules_of_bytes(int workers, std::int64_t coded, std::int64_t dense) {
+  SplitRules rules{.workers = workers};
+  if (coded > 0)
+    rules.dense_cost = static_cast<int>(most_of<std::int64_t>((dense + coded / 2) / coded, 1));
+  rules.least_blocks *= rules.dense_cost;
+  return rules;
+}
+
+/// Blocks to a part, by cost. The most that gives each worker at least one part, in whole
+/// `least_blocks`. Depends on lengths and the number of workers alone, so results are the same bits
+/// from run to run.
 KVAST_HD constexpr int blocks_per_part(std::int64_t all_blocks, SplitRules rules) {
   const std::int64_t each = all_blocks / most_of(rules.workers, 1);
   const std::int64_t units = most_of<std::int64_t>(each / rules.least_blocks, 1);
   return static_cast<int>(least_of<std::int64_t>(units * rules.least_blocks, 1 << 20));
 }
 
-/// Parts of a head of `blocks` blocks; they differ by at most one block.
+/// Parts of a head of `blocks` blocks, by cost; they differ by at most one.
 KVAST_HD constexpr int parts_of(int blocks, int per_part) {
   return (blocks + per_part - 1) / per_part;
 }

@@ -97,9 +97,10 @@ constexpr std::int64_t quantized_bytes(int tokens, int heads, int dim) {
   return std::int64_t{tokens} / kBlockTokens * heads * PayloadRows<Format, kPart>{dim}.bytes();
 }
 
-/// The caller's tensor as codes: a block for each 32 tokens and head, [tokens / 32, heads], each as
-/// the CPU's codec writes a block of keys (a group is 32 tokens of a channel) or values (32
-/// channels of a token).
+/// The caller's tensor as codes: a block for each 32 tokens and head, [tokens / 32, heads], with
+/// the codes and metadata that the CPU's codec gives keys (a group is 32 tokens of a channel) or
+/// values (32 channels of a token), in the device's order: to_tiles (tiles.h) makes the CPU's of
+/// them.
 ///   from    [tokens, heads, dim] device memory, finite numbers
 ///   to      quantized_bytes, aligned to 4 bytes; written on `stream`
 ///   tokens  a multiple of 32;  dim a multiple of 8 up to 512

@@ -5,7 +5,7 @@
 // Layout of payload on the device:
 //   dense keys   [32 tokens][head_dim] elements, dense values [32 tokens][value_dim] elements: a
 //                token is a row, 16-byte aligned where its bytes are a multiple of 16
-//   coded keys, coded values: tiles (format/tile.h), as on the CPU
+//   coded keys, coded values: payload.h; the codes and metadata of the CPU
 // Dense blocks are full but the last one, unless `keeps_order`; slots that hold no live token are
 // finite numbers. Coded blocks, and under `keeps_order` dense ones, have holes: Block::live.
 #pragma once

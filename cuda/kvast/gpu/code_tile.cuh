@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// A coded block's keys or values in shared memory, as attention's products read them.
+#pragma once
+
+#include "kvast/gpu/attend_tile.cuh"
+#include "kvast/gpu/code_pairs.h"
+#include "kvast/gpu/collective.cuh"
+#include "kvast/gpu/payload.h"
+
+namespace kvast::gpu {
+
+/// Four neighbouring halves: of one lane, in a fragment's width.
+struct alignas(8) FourHalves {
+  std::uint32_t pairs[2];
+};
+
+/// A factor that scales below 2 bear: numbers of at most 1 become halves of at most 2^14.
+inline constexpr int kMostPower = 14;
+
+/// As the payload of a head of kDim channels: metadata, then the codes' chunks of 16 bytes, each
+/// whole. Where the head has fewer channels the rest is zeros.
+template <class FormatType, Part kPart, int kDim>
+struct CodeTile {
+  using Format = FormatType;
+  static constexpr int kBits = code_bits<Format>();
+  static constexpr int kPlanes = code_planes<Format>();
+  static constexpr int kWords = CodeWords<kBits>{kDim}.words();
+  static constexpr int kChunks = (kWords + kChunkWords - 1) / kChunkWords;
+  static constexpr int kCodesAt = kPlanes * kDim * 2;
+  static constexpr int kBytes = kCodesAt + kChunks * kWarp * 16;
+  static constexpr int kChannelsOfChunk = kChunkWords * 32 / kBits;
+  static_assert(kDim % kBlockTokens == 0);
+
+  /// Starts the copy of a payload of `dim` channels, by one warp.
+  template <class Block>
+  KVAST_HD static void copy(const Block& block, const std::byte* payload, int dim, std::byte* to) {
+    const FragmentPayload<Format, kPart> from{dim};
+    const int lane = block.warp().lane();
+    constexpr int kOfPlane = kDim / 8;  // chunks
+    const int of_plane = from.groups() / 8;
+    for (int first = 0; first < kPlanes * kOfPlane; first += kWarp) {
+      const int at = first + lane;
+      if (at >= kPlanes * kOfPlane) continue;
+      const int chunk = at % kOfPlane;
+      const bool valid = chunk < of_plane;
+      const int source = valid ? (at / kOfPlane * of_plane + chunk) * 16 : 0;
+      block.template copy_async<16>(to + at * 16, payload + source, valid);
+    }
+    const std::byte* codes = payload + from.codes();
+    std::byte* line = to + kCodesAt + lane * 16;
+    if (kWords % kChunkWords == 0 && from.words().words() == kWords) {
+      for (int chunk = 0; chunk < kChunks; ++chunk)
+        block.template copy_async<16>(line + chunk * kWarp * 16,
+                                      codes + (chunk * kWarp + lane) * 16);
+      return;
+    }
+    for (int word = 0; word < kChunks * kChunkWords; ++word) {
+      const bool valid = word < from.words().words();
+      block.template copy_async<4>(line + word / kChunkWords * kWarp * 16 + word % kChunkWords * 4,
+                                   codes + (valid ? from.words().word(lane, word) : 0), valid);
+    }
+  }
+
+  /// Words of a lane.
+  KVAST_HD static Chunk chunk(const std::byte* tile, int lane, int at) {
+    return *reinterpret_cast<const Chunk*>(tile + kCodesAt + (at * kWarp + lane) * 16);
+  }
+  /// A lane's part of the two fragments of the `at`-th sixteen channels of a chunk: of the first
+  /// and the last sixteen tokens.
+  KVAST_HD static void fragments(const Chunk& chunk, int at, std::uint32_t (&to)[2][4]) {
+    constexpr int kPairs = CodeWords<kBits>::kPairs;
+    for (int pair = 0; pair < 8; ++pair) {
+      const std::uint32_t word = chunk.words[at * 8 / kPairs + pair / kPairs];
+      to[pair / 4][pair % 4] = CodePairs<Format>::pair(word, pair % kPairs);
+    }
+  }
+  /// Metadata of four groups from `group` on.
+  KVAST_HD static FourHalves metadata(const std::byte* tile, int plane, int group) {
+    return *reinterpret_cast<const FourHalves*>(tile + (plane * kDim + group) * 2);
+  }
+
+  /// The power of two that a number of at most 1 is multiplied by, so that its products with the
+  /// tile's scales are neither too large for halves nor lost among the smallest: kMostPower, 9, 4
+  /// or 0.
+  template <class Warp>
+  KVAST_HD static int power(const Warp& warp, const std::byte* tile) {
+    if constexpr (kPlanes == 0) return kMostPower;
+    const auto* words = reinterpret_cast<const std::uint32_t*>(tile);
+    std::uint32_t large = 0;
+    std::uint32_t most = 0;
+    for (int first = 0; first < kDim / 2; first += kWarp) {
+      const std::uint32_t word =
+          first + warp.lane() < kDim / 2 ? words[first + warp.lane()] : 0U;  // two scales
+      large |= word + 0x04000400U;  // bit 14 of a half: at least 1
+      most = most_of(most, most_of(word & 0xFFFFU, word >> 16U));
+    }
+    if (warp.ballot((large & 0x40004000U) != 0) == 0) return kMostPower;
+    const int exponent = static_cast<int>(warp_max(warp, most) >> 10U);
+    return most_of((30 - exponent) / 5 * 5 - 1, 0);
+  }
+};
+
+}  // namespace kvast::gpu

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// attend on codes against the reference in double, which is given what they decode to: every pair
+// of formats, group, width and length.
+#include "tests/simt/attend_layer.h"
+
+namespace kvast::test {
+namespace {
+
+constexpr double kTolerance = 2e-3;
+
+template <class Kept>
+class AttendCodes : public testing::Test {};
+using Pairs = testing::Types<gpu::Codes<Int<8>, Int<8>>, gpu::Codes<Int<4>, Int<4>>,
+                             gpu::Codes<Int<2>, Int<2>>, gpu::Codes<Fp8<E4M3>, Fp8<E4M3>>,
+                             gpu::Codes<Int<8>, Int<4>>, gpu::Codes<Int<4>, Int<2>>>;
+TYPED_TEST_SUITE(AttendCodes, Pairs);
+
+template <class Kept, int kDim, int kRows>
+void check(const AttendCase& one, const std::string& name) {
+  AttendLayer<Kept> layer(one);
+  layer.split = {.workers = 5, .least_blocks = 3, .dense_cost = 3};
+  layer.template check<gpu::Attend<Kept, kDim, kRows>, kRows>({}, kTolerance, name);
+}
+
+TYPED_TEST(AttendCodes, GroupsWidthsAndLengths) {
+  for (const int group : {1, 3, 4, 8}) {
+    for (const int coded : {0, 1, 2, 5}) {
+      for (const int waiting : {1, 32, 33}) {
+        const SequenceCase sequence{coded * kBlockTokens + waiting, 1, coded};
+        const std::string name =
+            std::to_string(group) + "/" + std::to_string(coded) + "/" + std::to_string(waiting);
+        check<TypeParam, 64, 8>({.group = group, .head_dim = 64, .sequences = {sequence}},
+                                name + "/64");
+        check<TypeParam, 128, 8>({.group = group, .head_dim = 128, .sequences = {sequence}},
+                                 name + "/128");
+      }
+    }
+  }
+}
+
+TYPED_TEST(AttendCodes, DeadTokensBlocksAndRaggedBatches) {
+  for (const int group : {1, 3, 4, 8}) {
+    for (const int dead_block : {0, 2}) {
+      AttendCase one{.group = group,
+                     .heads = 2,
+                     .head_dim = 64,
+                     .sequences = {{200, 1, 5}, {1}, {33, 1, 1}, {0, 0}, {64, 1, 0}, {97, 0, 3}},
+                     .dead = 0.4,
+                     .dead_block = dead_block,
+                     .shuffled = true,
+                     .type = Type::f16,
+                     .stride = 8};
+      check<TypeParam, 64, 8>(one, std::to_string(group));
+      one.head_dim = 128;
+      one.sequences = {{200, 1, 5}, {33, 1, 1}, {7}};
+      check<TypeParam, 128, 8>(one, std::to_string(group));
+    }
+  }
+}
+
+TYPED_TEST(AttendCodes, ChunksOfQueries) {
+  const AttendCase one{.group = 3,
+                       .heads = 2,
+                       .head_dim = 64,
+                       .sequences = {{100, 20, 2}, {5, 5}, {97, 33, 2}, {161, 1, 4}},
+                       .dead = 0.1};
+  check<TypeParam, 64, 16>(one, "chunks");
+}
+
+}  // namespace
+}  // namespace kvast::test
