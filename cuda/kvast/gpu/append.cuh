@@ -69,6 +69,8 @@ struct Append {
     BlockList& list = layer.head(table).dense;
     if (opens && !open(block, list, table / layer.head_count, rows.count)) return;
     if (!writes) return;
+    // a launch before this one should have opened the slots
+    if (!opens && layer.counters->missing != 0) return;
     const int base = list.slots() - rows.count;
     for (int row = block.index() % spread; row < rows.count; row += spread) {
       const kvast::Block& to = list[(base + row) / kBlockTokens];

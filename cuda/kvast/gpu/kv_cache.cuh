@@ -299,7 +299,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
       return memory.did(layer, status);
     kernel.opens = false;
     kernel.writes = true;
-    kernel.spread = blocks_of(memory.most_rows());
+    kernel.spread = std::min(blocks_of(memory.most_rows()),
+                             std::max((1 << 30) / std::max(view.tables(), 1), 1));
     return memory.did(
         layer,
         DeviceType::launch(kernel, {view.tables() * kernel.spread, kernel.kSharedBytes}, stream));
