@@ -159,6 +159,24 @@ TEST(GpuAttend, CodesAreReadAsTheyAre) {
   }
 }
 
+TEST(GpuAttend, RotatedCodesMeetRotatedQueries) {
+  Rotated<Kivi<4>> storage;
+  storage.residual = 32;
+  for (const Shape& shape : {Shape{.query_heads = 4, .heads = 2, .head_dim = 64, .value_dim = 40},
+                             Shape{.query_heads = 3, .heads = 1, .head_dim = 96},
+                             Shape{.query_heads = 2, .heads = 1, .head_dim = 128}}) {
+    for (const test::Schedule schedule : test::kSchedules) {
+      test::begin_schedule(schedule);
+      AttendTwins<Full, Rotated<Kivi<4>>> twins(shape, {}, {.sequences = 2}, storage);
+      // in this pass nothing is sealed, and the reference knows nothing of rotations
+      EXPECT_LE(twins.pass({70, 5}), 2e-3);
+      EXPECT_LE(twins.pass({1, 95}), 2e-3);
+      EXPECT_LE(twins.pass({300, 1}), 2e-3);
+      EXPECT_LE(twins.pass({1, 1}), 2e-3);
+    }
+  }
+}
+
 TEST(GpuAttend, CodesOfWhatEvictionLeft) {
   test::begin_schedule(test::kSchedules[0]);
   const Shape shape{.query_heads = 3, .heads = 1, .head_dim = 72};

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kvast/core/rope.h"
+#include "kvast/core/rotation.h"
 #include "kvast/format/floats.h"
 #include "kvast/format/tile.h"
 
@@ -23,12 +24,23 @@ struct ModelToken {
 template <class Waiting, class Keys, class Values>
 struct ModelHead {
   std::vector<ModelToken> tokens;  ///< ascending positions
+  Rotation key_rotation{};         ///< of what is stored; dim 0: none
+  Rotation value_rotation{};
 
   void append(int position, const float* key, int key_dim, const float* value, int value_dim) {
     ModelToken token{position, {key, key + key_dim}, {value, value + value_dim}};
+    if (key_rotation.dim != 0) key_rotation.apply(token.key.data());
+    if (value_rotation.dim != 0) value_rotation.apply(token.value.data());
     for (float& number : token.key) number = Waiting::number(Waiting::element(number));
     for (float& number : token.value) number = Waiting::number(Waiting::element(number));
     tokens.push_back(token);
+  }
+  /// As it is exported.
+  ModelToken shown(std::size_t at) const {
+    ModelToken token = tokens[at];
+    if (key_rotation.dim != 0) key_rotation.undo(token.key.data());
+    if (value_rotation.dim != 0) value_rotation.undo(token.value.data());
+    return token;
   }
   template <class Keeps>
   void evict(const Keeps& keeps) {

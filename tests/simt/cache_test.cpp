@@ -43,7 +43,15 @@ class Twins {
         cache_(shapes, policy, {storage}, pool_, {.sequences = sequences}) {
     heads_.resize(static_cast<std::size_t>(sequences));
     for (auto& layers : heads_) {
-      for (const Shape& shape : shapes) layers.emplace_back(static_cast<std::size_t>(shape.heads));
+      for (std::size_t layer = 0; layer < shapes.size(); ++layer) {
+        layers.emplace_back(static_cast<std::size_t>(shapes[layer].heads));
+        const gpu::LayerFormat format = Formats::of(storage, static_cast<int>(layer));
+        for (Head& head : layers.back()) {
+          if (!format.rotates) continue;
+          head.key_rotation = Rotation::of(shapes[layer].head_dim, format.seed);
+          head.value_rotation = Rotation::of(shapes[layer].values(), format.seed + 1);
+        }
+      }
     }
     lengths_.resize(heads_.size());
   }
@@ -156,7 +164,8 @@ class Twins {
           ASSERT_EQ(*key, -7.0F) << "wrote beyond a head's tokens";
           continue;
         }
-        const test::ModelToken& token = tokens[static_cast<std::size_t>(row)];
+        const test::ModelToken token =
+            heads[static_cast<std::size_t>(head)].shown(static_cast<std::size_t>(row));
         for (int dim = 0; dim < shape.head_dim; ++dim)
           ASSERT_EQ(key[dim], token.key[static_cast<std::size_t>(dim)])
               << "layer " << layer << " position " << token.position << " dim " << dim;
@@ -225,6 +234,15 @@ TEST(GpuCache, FullLeavesTheFirstTokensAndLayersDense) {
   keep.layers.add(0);
   run_history(Full{}, Int8{keep});
   run_history(Full{}, Kivi<3>{.residual = 16, .keep = {.tokens = 40}});
+}
+TEST(GpuCache, RotatedStoragesAreTurnedAndTurnedBack) {
+  Rotated<Kivi<4>> storage;
+  storage.residual = 16;
+  storage.keep.layers.add(1);
+  storage.seed = 7;
+  run_history(Full{}, storage);
+  storage.keep = {};
+  run_history(StreamingLLM{.sinks = 3, .recent = 70}, storage);
 }
 TEST(GpuCache, StreamingLLMKeepsSinksAndRecent) {
   run_history(StreamingLLM{.sinks = 4, .recent = 41}, Dense<half>{});

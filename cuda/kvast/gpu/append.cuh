@@ -5,6 +5,7 @@
 #include "kvast/core/group.h"
 #include "kvast/core/rope.h"
 #include "kvast/gpu/collective.cuh"
+#include "kvast/gpu/rotate.cuh"
 #include "kvast/gpu/tables.cuh"
 #include "kvast/gpu/tensor.h"
 
@@ -68,6 +69,8 @@ struct Append {
     BlockList& list = layer.head(table).dense;
     if (opens && !open(block, list, table / layer.head_count, rows.count)) return;
     if (!writes) return;
+    // a launch before this one should have opened the slots
+    if (!opens && layer.counters->missing != 0) return;
     const int base = list.slots() - rows.count;
     for (int row = block.index() % spread; row < rows.count; row += spread) {
       const kvast::Block& to = list[(base + row) / kBlockTokens];
@@ -128,6 +131,13 @@ struct Append {
     auto* value = reinterpret_cast<Stored*>(dense_value(layer, to, slot));
     const std::int64_t key_at = keys.at(row, head);
     const std::int64_t value_at = values.at(row, head);
+    if (layer.key_rotation.dim != 0) {  // then no slot turns keys
+      if (block.warp_index() == 0)
+        write_rotated(block, keys, key_at, largest_key, layer.key_rotation, key);
+      if (block.warp_index() == 1)
+        write_rotated(block, values, value_at, largest_value, layer.value_rotation, value);
+      return;
+    }
     for (int dim = block.thread(); dim < layer.head_dim; dim += block.threads()) {
       key[dim] = Format::element(
           storable(block, rope.turned(keys, key_at, dim, slot), largest_key, layer.counters));
@@ -136,6 +146,21 @@ struct Append {
       value[dim] = Format::element(
           storable(block, read_number(values, value_at + dim), largest_value, layer.counters));
     }
+  }
+
+  /// By one warp.
+  template <class Block>
+  KVAST_HD void write_rotated(const Block& block, const Tensor& from, std::int64_t at,
+                              float largest, const Rotation& rotation, Stored* to) const {
+    using Vector = LaneVector<kMostDim / kWarp>;
+    const auto warp = block.warp();
+    Vector vector;
+    vector.each(warp.lane(), rotation.dim, [&](int dim, float& number) {
+      number = storable(block, read_number(from, at + dim), largest, layer.counters);
+    });
+    vector.rotate(warp, rotation);
+    vector.each(warp.lane(), rotation.dim,
+                [&](int dim, float& number) { to[dim] = Format::element(number); });
   }
 };
 

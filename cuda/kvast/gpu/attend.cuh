@@ -174,39 +174,38 @@ struct Attend {
     }
   }
 
-  /// The warps' results become one, in order.
+  /// The warps' results become one, in order; a row to each warp.
   template <class Block>
   KVAST_HD void join(const Block& block, const WorkItem& item, const RowTile& tile,
                      int unit) const {
+    const auto warp = block.warp();
     const float* sums = reinterpret_cast<const float*>(block.shared());
     const float* stats = reinterpret_cast<const float*>(block.shared() + Shape::kStatesAt);
     const int columns = call.layer.value_dim;
-    for (int at = block.thread(); at < tile.count * columns; at += block.threads()) {
-      const int row = at / columns;
-      const int dim = at % columns;
+    for (int row = block.warp_index(); row < tile.count; row += block.warps()) {
       float maximum = kHiddenLogit;
-      for (int warp = 0; warp < Shape::kWarps; ++warp)
-        maximum = most_of(maximum, stats[2 * (warp * kRows + row)]);
+      for (int of = 0; of < Shape::kWarps; ++of)
+        maximum = most_of(maximum, stats[2 * (of * kRows + row)]);
       float sum = 0.0F;
-      float total = 0.0F;
-      for (int warp = 0; warp < Shape::kWarps; ++warp) {
-        const int from = warp * kRows + row;
+      LaneVector<kDim / kWarp> total;
+      for (int of = 0; of < Shape::kWarps; ++of) {
+        const int from = of * kRows + row;
         const float factor = power_of_two(stats[2 * from] - maximum);
         sum += stats[2 * from + 1] * factor;
-        total += sums[from * Shape::kSumStride + dim] * factor;
+        total.each(warp.lane(), columns, [&](int dim, float& number) {
+          number += sums[from * Shape::kSumStride + dim] * factor;
+        });
       }
       if (item.parts > 1) {
         const std::int64_t to = std::int64_t{unit} * kRows + row;
-        call.partials.outputs[to * columns + dim] = total;
-        if (dim != 0) continue;
+        total.each(warp.lane(), columns, [&](int dim, float number) {
+          call.partials.outputs[to * columns + dim] = number;
+        });
+        if (warp.lane() != 0) continue;
         call.partials.maxima[to] = maximum;
         call.partials.sums[to] = sum;
       } else {
-        const int query_head = tile.query_head(row);
-        const int tensor_row = tile.tensor_row(row);
-        total *= call.share(tensor_row, query_head, maximum, sum, dim == 0);
-        if (call.output.data != nullptr)
-          write_number(call.output, call.output.at(tensor_row, query_head) + dim, total);
+        call.write_row(warp, tile, row, maximum, sum, total);
       }
     }
   }

@@ -9,11 +9,11 @@ namespace kvast::gpu {
 /// In order of the parts, so that results are the same bits whoever computed them first. Also
 /// writes the rows of heads without tokens: zeros.
 struct MergeParts {
-  static constexpr int kThreads = 128;
+  static constexpr int kThreads = kWarp;
   AttendCall call{};
   int tile_rows = 8;  ///< of the kernel that made the parts
 
-  /// Grid: sequences * heads * (rows of the head that has most), a block per row.
+  /// Grid: sequences * heads * (rows of the head that has most), a warp per row.
   template <class Block>
   KVAST_HD void operator()(Block& block) const {
     const int tables = call.layer.tables();
@@ -38,20 +38,16 @@ struct MergeParts {
       const std::int64_t from = part_at(part);
       sum += call.partials.sums[from] * power_of_two(call.partials.maxima[from] - maximum);
     }
-    const int query_head = tile.query_head(row);
-    const int tensor_row = tile.tensor_row(row);
-    const float share = call.share(tensor_row, query_head, maximum, sum, block.thread() == 0);
-    if (call.output.data == nullptr) return;
     const int columns = call.layer.value_dim;
-    for (int dim = block.thread(); dim < columns; dim += block.threads()) {
-      float total = 0.0F;
-      for (int part = 0; part < items.parts; ++part) {
-        const std::int64_t from = part_at(part);
-        total += call.partials.outputs[from * columns + dim] *
-                 power_of_two(call.partials.maxima[from] - maximum);
-      }
-      write_number(call.output, call.output.at(tensor_row, query_head) + dim, total * share);
+    LaneVector<kMostDim / kWarp> total;
+    for (int part = 0; part < items.parts; ++part) {
+      const std::int64_t from = part_at(part);
+      const float factor = power_of_two(call.partials.maxima[from] - maximum);
+      total.each(block.warp().lane(), columns, [&](int dim, float& number) {
+        number += call.partials.outputs[from * columns + dim] * factor;
+      });
     }
+    call.write_row(block.warp(), tile, row, maximum, sum, total);
   }
 };
 

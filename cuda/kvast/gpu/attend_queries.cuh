@@ -5,6 +5,7 @@
 
 #include "kvast/gpu/attend_rows.cuh"
 #include "kvast/gpu/code_tile.cuh"
+#include "kvast/gpu/rotate.cuh"
 
 namespace kvast::gpu {
 
@@ -52,31 +53,29 @@ struct QueryRows {
     }
   }
 
-  /// For codes, by the whole block: each row times the power of two that brings its largest number
-  /// below 2^kMostPower, since products with scales are halves (code_products.cuh). `factors`
-  /// [kRows] take it back.
+  /// For codes, by the whole block: each row, rotated as keys are, times the power of two that
+  /// brings its largest number below 2^kMostPower, since products with scales are halves
+  /// (code_products.cuh). `factors` [kRows] take it back.
   template <class Block>
   KVAST_HD static void load_scaled(const Block& block, const AttendCall& call, const RowTile& tile,
                                    std::byte* to, float* factors) {
     constexpr unsigned kUp = 254 + kMostPower - 1;  // the sum of both exponents
     const auto warp = block.warp();
     for (int row = block.warp_index(); row < kRows; row += block.warps()) {
-      float numbers[kDim / kWarp];
-      float most = 0.0F;
-      for (int at = 0; at < kDim / kWarp; ++at) {
-        const int dim = at * kWarp + warp.lane();
-        numbers[at] = 0.0F;
-        if (row < tile.count && dim < call.layer.head_dim) {
-          numbers[at] = read_number(
-              call.queries, call.queries.at(tile.tensor_row(row), tile.query_head(row)) + dim);
-        }
-        most = most_of(most, magnitude_of(numbers[at]));
+      LaneVector<kDim / kWarp> query;
+      if (row < tile.count) {
+        const std::int64_t from = call.queries.at(tile.tensor_row(row), tile.query_head(row));
+        query.each(warp.lane(), call.layer.head_dim,
+                   [&](int dim, float& number) { number = read_number(call.queries, from + dim); });
       }
+      if (call.layer.key_rotation.dim != 0) query.rotate(warp, call.layer.key_rotation);
+      float most = 0.0F;
+      for (const float number : query.numbers) most = most_of(most, magnitude_of(number));
       const std::uint32_t exponent =
           clamped(bits_as<std::uint32_t>(warp_max(warp, most)) >> 23U, kUp - 253U, 254U);
       const auto up = bits_as<float>((kUp - exponent) << 23U);
-      for (int at = 0; at < kDim / kWarp; ++at)
-        store(to, row, at * kWarp + warp.lane(), numbers[at] * up);
+      query.each(warp.lane(), kDim,
+                 [&](int dim, float number) { store(to, row, dim, number * up); });
       if (warp.lane() == 0) factors[row] = bits_as<float>((exponent + 254U - kUp) << 23U);
     }
   }

@@ -7,6 +7,7 @@
 #include "kvast/gpu/attend_softmax.cuh"
 #include "kvast/gpu/attend_walk.cuh"
 #include "kvast/gpu/plan.cuh"
+#include "kvast/gpu/rotate.cuh"
 #include "kvast/gpu/tensor.h"
 
 namespace kvast::gpu {
@@ -80,6 +81,20 @@ struct AttendCall {
           sum > 0.0F ? (most + log_of_two(sum)) * kLogOf2 : kHiddenLogit;
     }
     return sum > 0.0F ? power_of_two(maximum - most) / sum : 0.0F;
+  }
+  /// The output of a row of a tile, by a warp: `total` are its values by weights relative to
+  /// `maximum`, in the basis that they are kept in.
+  template <class Warp, class Tile, int kCount>
+  KVAST_HD void write_row(const Warp& warp, const Tile& tile, int row, float maximum, float sum,
+                          LaneVector<kCount>& total) const {
+    const int query_head = tile.query_head(row);
+    const int tensor_row = tile.tensor_row(row);
+    const float share = this->share(tensor_row, query_head, maximum, sum, warp.lane() == 0);
+    if (output.data == nullptr) return;
+    if (layer.value_rotation.dim != 0) total.undo(warp, layer.value_rotation);
+    const std::int64_t to = output.at(tensor_row, query_head);
+    total.each(warp.lane(), layer.value_dim,
+               [&](int dim, float number) { write_number(output, to + dim, number * share); });
   }
 };
 

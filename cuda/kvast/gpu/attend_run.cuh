@@ -41,7 +41,7 @@ struct AttendSplit {
     const bool splits = made.tiles == 1 || std::int64_t{tables} * made.tiles < workers;
     made.rules = rules;
     made.rules.workers = splits ? most_of(workers / made.tiles, 1) : 1;
-    if (!splits) made.rules.least_blocks = 1 << 20;
+    if (!splits) made.rules.least_blocks = 1 << 30;
     made.items = most_items(tables, made.rules);
     made.stored = splits ? made.items * made.tiles : 0;
     return made;

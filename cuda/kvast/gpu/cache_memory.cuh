@@ -124,11 +124,8 @@ class CacheMemory {
       return {StatusCode::device_failed, "begin: a kernel found no free block; clear the cache"};
     }
     if (Status status = provide(next, seals); !status) return status;
-    if (next != counts_ || !rows_set_) {
-      rows_set_ = false;
-      if (Status status = send_rows(next); !status) return status;
-      rows_set_ = true;
-    }
+    // always: a captured pass must bring its own counts, whatever ran between its replays
+    if (Status status = send_rows(next); !status) return status;
     counts_ = next;
     seals_ = seals;
     committed_ = 0;
@@ -141,9 +138,12 @@ class CacheMemory {
     require(tokens >= 0 && tokens <= (1 << 20), caller, "reserve: tokens is ", tokens,
             ", must lie in [0, 2^20]");
     require(!open_ && !torn_, caller, "reserve: a pass is open, or the cache is torn");
+    const int before = reserves_.replayed();
     reserves_.expect_replays(tokens);
     next_counts_.assign(lengths_.size(), 1);  // and the pass that is captured: it must not grow
-    return provide(next_counts_, true);
+    Status status = provide(next_counts_, true);
+    if (!status) reserves_.expect_replays(before);
+    return status;
   }
 
   /// Learns what replays of a captured pass did. Waits.
@@ -372,7 +372,6 @@ class CacheMemory {
   std::vector<int> lengths_;  ///< [sequences] positions
   std::vector<int> counts_;   ///< [sequences] of the pass that is open, or of the last one
   std::vector<int> next_counts_;
-  bool rows_set_ = false;  ///< the device knows counts_
   Rope rope_{};
   int most_tables_ = 1;
   bool codes_ = false;

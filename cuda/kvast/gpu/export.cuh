@@ -4,6 +4,7 @@
 
 #include "kvast/gpu/encode_tile.cuh"
 #include "kvast/gpu/order.cuh"
+#include "kvast/gpu/rotate.cuh"
 #include "kvast/gpu/tensor.h"
 
 namespace kvast::gpu {
@@ -34,24 +35,29 @@ struct Export {
       if (to.data == nullptr) return;
       for (int slot = 0; slot < kBlockTokens; ++slot) {
         const int row = warp.shuffle(rank, slot);
-        if (row >= 0) write(one, index < head.coded.count, slot, row, head_index, warp.lane());
+        if (row >= 0) write(one, index < head.coded.count, slot, row, head_index, warp);
       }
     });
   }
 
  private:
+  template <class Warp>
   KVAST_HD void write(const kvast::Block& one, bool coded, int slot, int row, int head,
-                      int lane) const {
+                      const Warp& warp) const {
     const int dim = kPart == Part::keys ? layer.head_dim : layer.value_dim;
     const auto* dense = reinterpret_cast<const typename Dense::Element*>(
         kPart == Part::keys ? dense_key(layer, one, slot) : dense_value(layer, one, slot));
     const PayloadRows<Coded, kPart> layout{dim};
-    for (int channel = lane; channel < dim; channel += kWarp) {
-      const float number =
-          coded ? layout.number(kPart == Part::keys ? one.keys : one.values, slot, channel)
-                : Dense::number(dense[channel]);
+    LaneVector<kMostDim / kWarp> token;
+    token.each(warp.lane(), dim, [&](int channel, float& number) {
+      number = coded ? layout.number(kPart == Part::keys ? one.keys : one.values, slot, channel)
+                     : Dense::number(dense[channel]);
+    });
+    const Rotation& rotation = kPart == Part::keys ? layer.key_rotation : layer.value_rotation;
+    if (rotation.dim != 0) token.undo(warp, rotation);
+    token.each(warp.lane(), dim, [&](int channel, float number) {
       write_number(to, to.at(row, head) + channel, number);
-    }
+    });
   }
 };
 

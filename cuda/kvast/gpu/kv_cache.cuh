@@ -69,10 +69,9 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
                 "kvast OnGpu: this policy does not run on the device yet (those that keep all or "
                 "decide by position alone do: Full, StreamingLLM)");
   using Formats = gpu::DeviceFormats<S>;
-  static_assert(
-      Formats::known,
-      "kvast OnGpu: this storage has no layout on the device (Dense, Kivi, Int8, Int4 and "
-      "Float8 have)");
+  static_assert(Formats::known,
+                "kvast OnGpu: this storage has no layout on the device (Dense, Kivi, Int8, Int4, "
+                "Float8 and Rotated of these have)");
   static constexpr bool kEvicts = detail::evicts<PolicyType>();
 
  public:
@@ -222,6 +221,10 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     view.first_coded = format.first_coded;
     view.dense_key_bytes = kElement * shape.head_dim;
     view.dense_value_bytes = kElement * shape.values();
+    if (format.rotates) {
+      view.key_rotation = Rotation::of(view.head_dim, format.seed);
+      view.value_rotation = Rotation::of(view.value_dim, format.seed + 1);
+    }
     if (format.coded) {
       view.coded_keys.bytes =
           gpu::PayloadRows<typename Formats::Keys, gpu::Part::keys>{shape.head_dim}.bytes();
@@ -281,6 +284,10 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
       kernel.largest_value =
           gpu::detail::largest<typename Formats::Waiting, typename Formats::Values>();
     }
+    if (view.key_rotation.dim != 0) {  // coordinates may be larger than numbers by that
+      kernel.largest_key /= std::sqrt(static_cast<float>(view.key_rotation.width));
+      kernel.largest_value /= std::sqrt(static_cast<float>(view.value_rotation.width));
+    }
     if (kernel.rope.angles != nullptr)
       kernel.largest_key /= 1.4142137F * std::max(kernel.rope.scale, 1.0F);
     const auto stream = memory.pool().stream();
@@ -292,7 +299,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
       return memory.did(layer, status);
     kernel.opens = false;
     kernel.writes = true;
-    kernel.spread = blocks_of(memory.most_rows());
+    kernel.spread = std::min(blocks_of(memory.most_rows()),
+                             std::max((1 << 30) / std::max(view.tables(), 1), 1));
     return memory.did(
         layer,
         DeviceType::launch(kernel, {view.tables() * kernel.spread, kernel.kSharedBytes}, stream));

@@ -49,13 +49,21 @@ class Ledger {
     for (std::size_t at = 0; at < sequences_.size(); ++at)
       sequences_[at] = after(sequences_[at], counts(at), seals);
   }
-  /// Sequences have come to lengths(at), the host does not know how.
+  /// Sequences have come to lengths(at), the host does not know how: what came may wait, or be
+  /// sealed. Returns the most tokens that one of them got.
   template <class Lengths>
-  void jump(const Lengths& lengths) {
+  int jump(const Lengths& lengths) {
+    int most = 0;
     for (std::size_t at = 0; at < sequences_.size(); ++at) {
-      const int more = lengths(at) - static_cast<int>(sequences_[at].length);
-      sequences_[at] = after(sequences_[at], more, true);
+      Sequence& sequence = sequences_[at];
+      const int more = lengths(at) - static_cast<int>(sequence.length);
+      if (more == 0) continue;
+      most = std::max(most, more);
+      const std::int64_t coded = after(sequence, more, true).coded;
+      sequence = after(sequence, more, false);
+      sequence.coded = coded;
     }
+    return most;
   }
   void forget(int sequence) { sequences_[static_cast<std::size_t>(sequence)] = {}; }
 

@@ -8,6 +8,7 @@
 #include "kvast/storage/float8.h"
 #include "kvast/storage/integer.h"
 #include "kvast/storage/kivi.h"
+#include "kvast/storage/rotated.h"
 
 namespace kvast::gpu {
 
@@ -20,6 +21,8 @@ struct LayerFormat {
   bool coded = false;
   int residual = 0;
   int first_coded = 0;
+  bool rotates = false;    ///< what is stored
+  std::uint64_t seed = 0;  ///< of keys; values have the next one
 };
 
 /// Of a storage: the format of waiting tokens, and of sealed keys and values; whether attention
@@ -72,6 +75,15 @@ struct DeviceFormats<kvast::detail::IntegerStorage<Bits>>
     : detail::CodedFormats<Int<Bits>, Int<Bits>> {};
 template <class Kind>
 struct DeviceFormats<Float8<Kind>> : detail::CodedFormats<Fp8<Kind>, Fp8<Kind>> {};
+template <class Inner>
+struct DeviceFormats<Rotated<Inner>> : DeviceFormats<Inner> {
+  static LayerFormat of(const Rotated<Inner>& storage, int layer) {
+    LayerFormat format = DeviceFormats<Inner>::of(storage, layer);
+    format.rotates = format.coded;
+    format.seed = storage.seed;
+    return format;
+  }
+};
 
 }  // namespace kvast::gpu
 

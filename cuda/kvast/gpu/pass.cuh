@@ -61,6 +61,7 @@ struct TakeBack {
     block.sync();  // all have counted
     for (int at = keep + block.thread(); at < list.count; at += block.threads())
       give_record(block, layer, list.data[at], false);
+    block.sync();  // all are through the list
     if (block.thread() != 0) return;
     list.count = keep;
     list.live -= count;

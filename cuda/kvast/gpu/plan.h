@@ -63,7 +63,7 @@ KVAST_HD constexpr SplitRules rules_of_bytes(int workers, std::int64_t coded, st
 KVAST_HD constexpr int blocks_per_part(std::int64_t all_blocks, SplitRules rules) {
   const std::int64_t each = all_blocks / most_of(rules.workers, 1);
   const std::int64_t units = most_of<std::int64_t>(each / rules.least_blocks, 1);
-  return static_cast<int>(least_of<std::int64_t>(units * rules.least_blocks, 1 << 20));
+  return static_cast<int>(least_of<std::int64_t>(units * rules.least_blocks, 1 << 30));
 }
 
 /// Parts of a head of `blocks` blocks, by cost; they differ by at most one.

@@ -84,7 +84,9 @@ class Reserves {
   }
   /// Replays have brought the sequences to `lengths`; the device's last step was `step`.
   void settle(const std::vector<int>& lengths, int step) {
-    for (Ledger& ledger : ledgers_) ledger.jump([&](std::size_t at) { return lengths[at]; });
+    int most = 0;
+    for (Ledger& ledger : ledgers_) most = ledger.jump([&](std::size_t at) { return lengths[at]; });
+    unsealed_ += most;
     sent_ = {};
     report_from_ = step;
     replayed_ = 0;

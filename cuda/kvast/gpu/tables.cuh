@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "kvast/core/block.h"
+#include "kvast/core/rotation.h"
 #include "kvast/gpu/free_list.cuh"
 
 namespace kvast::gpu {
@@ -41,6 +42,8 @@ struct LayerView {
   int first_coded = 0;       ///< positions below it are never sealed
   int dense_key_bytes = 0;   ///< of one token
   int dense_value_bytes = 0;
+  Rotation key_rotation{};  ///< of all that is stored; dim 0: none
+  Rotation value_rotation{};
   BlockClass side{};
   BlockClass dense_keys{};
   BlockClass dense_values{};
