@@ -37,7 +37,7 @@ TEST(SplitRules, EveryWorkerGetsAPartAndShortOnesAreNotSplit) {
   EXPECT_EQ(blocks_per_part(132 * 8 - 1, rules), 8);
   EXPECT_EQ(blocks_per_part(132 * 16, rules), 16);
   EXPECT_EQ(blocks_per_part(132 * 23, rules), 16);
-  EXPECT_EQ(blocks_per_part(std::int64_t{1} << 40U, rules), 1 << 20);
+  EXPECT_EQ(blocks_per_part(std::int64_t{1} << 40U, rules), 1 << 30);
   for (const int blocks : {1056, 4096, 100000}) {
     const int per_part = blocks_per_part(blocks, rules);
     EXPECT_GE(parts_of(blocks, per_part), rules.workers);
