@@ -1,211 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decode attention over f16 on the device: bytes of keys and values per second, as a share of the
-// bandwidth that reading alone has in the same run; without and with a policy's weights. One head
-// of each case is checked against naive loops in double before the case is timed.
-#include <benchmark/benchmark.h>
+// Attention on the device over f16 and over codes: bytes of keys and values per second, as a share
+// of the bandwidth that reading alone has in the same run, and the time as a part of f16's. Decode
+// without and with a policy's weights, a chunk of a prompt over a cache, sealing beside the attends
+// between two seals, and from which length on a storage is faster than f16. One head of each case
+// is checked against naive loops in double before the case is timed.
+#include <map>
 
-#include <algorithm>
-#include <cmath>
-#include <string>
-#include <utility>
-#include <vector>
-
-#include "bench/gpu/benches.cuh"
+#include "bench/gpu/decoder.cuh"
 #include "kvast/gpu/attend_weights.cuh"
-#include "kvast/gpu/kv_cache.cuh"
-#include "kvast/policy/full.h"
 
 namespace kvast::bench {
 namespace {
 
-struct Case {
-  Shape shape;
-  int batch = 1;
-  int context = 4096;
-
-  /// Numbers of so many heads of one token of each sequence.
-  std::size_t numbers(int heads, int tokens = 1) const {
-    return static_cast<std::size_t>(batch) * static_cast<std::size_t>(tokens) *
-           static_cast<std::size_t>(heads) * static_cast<std::size_t>(shape.head_dim);
-  }
-  double bytes() const {
-    return 2.0 * sizeof(half) * static_cast<double>(numbers(shape.heads, context));
-  }
-  std::string name() const {
-    return std::to_string(shape.query_heads) + "/" + std::to_string(shape.heads) + "/" +
-           std::to_string(shape.head_dim) + "/batch:" + std::to_string(batch) +
-           "/context:" + std::to_string(context);
-  }
-};
-
-enum class Kind : unsigned { key, value, query };
-
-/// In [-1, 1) and of 11 bits, so that halves hold it exactly; the same on both sides.
-KVAST_HD inline float number_at(Kind kind, int sequence, int token, int head, int dim) {
-  std::uint64_t bits = static_cast<std::uint64_t>(kind) << 60U |
-                       static_cast<std::uint64_t>(sequence) << 44U |
-                       static_cast<std::uint64_t>(token) << 20U |
-                       static_cast<std::uint64_t>(head) << 10U | static_cast<std::uint64_t>(dim);
-  bits = (bits ^ (bits >> 30U)) * 0xBF58476D1CE4E5B9U;
-  bits = (bits ^ (bits >> 27U)) * 0x94D049BB133111EBU;
-  return static_cast<float>(static_cast<int>((bits >> 40U) % 2048U) - 1024) / 1024.0F;
+/// Seconds of this run's cases, by name.
+std::map<std::string, double>& times() {
+  static std::map<std::string, double> all;
+  return all;
 }
 
-/// [sequences, tokens, heads, dim] from token `first` on.
-struct Fill {
-  static constexpr int kThreads = 256;
-  half* to = nullptr;
-  Kind kind = Kind::key;
-  int tokens = 0;
-  int first = 0;
-  int heads = 0;
-  int dim = 0;
-  std::int64_t count = 0;
-
-  template <class Block>
-  KVAST_HD void operator()(Block& block) const {
-    const std::int64_t stride = std::int64_t{block.blocks()} * kThreads;
-    for (std::int64_t at = std::int64_t{block.index()} * kThreads + block.thread(); at < count;
-         at += stride) {
-      const std::int64_t row = at / dim / heads;
-      const float number =
-          number_at(kind, static_cast<int>(row / tokens), first + static_cast<int>(row % tokens),
-                    static_cast<int>(at / dim % heads), static_cast<int>(at % dim));
-      to[at] = to_half(kind == Kind::query ? 4.0F * number : number);
-    }
-  }
-};
-
-template <class Value>
-class DeviceArray {
- public:
-  explicit DeviceArray(std::size_t count) {
-    void* memory = nullptr;
-    must(cudaMalloc(&memory, count * sizeof(Value)), "array");
-    memory_ = static_cast<Value*>(memory);
-  }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-  ~DeviceArray() { (void)cudaFree(memory_); }
-  Value* data() const { return memory_; }
-
- private:
-  Value* memory_ = nullptr;
-};
-
-void check(const Status& status) {
-  if (status) return;
-  std::fprintf(stderr, "%s\n", status.message().c_str());
-  std::exit(1);
+/// False, and said so, where the device has no room for the case in f16.
+bool fits(benchmark::State& state, const Case& one) {
+  std::size_t available = 0;
+  std::size_t all = 0;
+  must(cudaMemGetInfo(&available, &all), "memory");
+  const double bytes =
+      2.0 * sizeof(half) * static_cast<double>(one.numbers(one.shape.heads, one.context));
+  const double decoded = 4.0 / sizeof(half) * bytes / one.batch;  // for the check
+  if (1.3 * bytes + decoded + 4e9 <= static_cast<double>(available)) return true;
+  state.SkipWithError("does not fit the device's memory");
+  return false;
 }
-
-void fill(const Case& one, Kind kind, int heads, int tokens, int first, half* to) {
-  const Fill kernel{.to = to,
-                    .kind = kind,
-                    .tokens = tokens,
-                    .first = first,
-                    .heads = heads,
-                    .dim = one.shape.head_dim,
-                    .count = static_cast<std::int64_t>(one.numbers(heads, tokens))};
-  check(gpu::launch(kernel, {.blocks = 2048}, timer().stream()));
+template <class S>
+bool is_right(benchmark::State& state, Decoder<S>& decoder, typename Decoder<S>::Pass& pass) {
+  decoder.attend(pass);
+  must(cudaStreamSynchronize(timer().stream()), "attend");
+  const double error = error_of(decoder);
+  state.counters["error"] = error;
+  if (error <= 2e-3) return true;
+  state.SkipWithError("the answer is wrong: nothing was timed");
+  return false;
 }
-
-/// A cache whose last token is still to come, and the tensors of that token.
-class Decoder {
- public:
-  using Cache = KVCache<Full, OnGpu<Dense<half>>>;
-
-  explicit Decoder(const Case& one)
-      : one_(one),
-        cache_(one.shape, {}, {}, pool_, {.sequences = one.batch}),
-        keys_(one.numbers(one.shape.heads, kChunk)),
-        values_(one.numbers(one.shape.heads, kChunk)),
-        queries_(one.numbers(one.shape.query_heads)),
-        output_(one.numbers(one.shape.query_heads)) {
-    for (int first = 0; first < one.context - 1; first += kChunk) {
-      Cache::Pass pass = begin(first, std::min(kChunk, one.context - 1 - first));
-      check(pass.commit());
-    }
-    fill(one, Kind::query, one.shape.query_heads, 1, one.context - 1, queries_.data());
-  }
-  /// The pass of the last token, appended.
-  Cache::Pass last() { return begin(one_.context - 1, 1); }
-
-  gpu::Pool<gpu::CudaDevice>& pool() { return pool_; }
-  const Cache& cache() const { return cache_; }
-  const half* queries() const { return queries_.data(); }
-  half* output() const { return output_.data(); }
-
- private:
-  static constexpr int kChunk = 1024;  ///< tokens of a sequence that arrive together
-
-  Cache::Pass begin(int first, int tokens) {
-    fill(one_, Kind::key, one_.shape.heads, tokens, first, keys_.data());
-    fill(one_, Kind::value, one_.shape.heads, tokens, first, values_.data());
-    Result<Cache::Pass> pass = cache_.begin({.tokens = tokens});
-    if (!pass) check(pass.status());
-    check(pass->append(0, keys_.data(), values_.data()));
-    return std::move(*pass);
-  }
-
-  Case one_;
-  gpu::Pool<gpu::CudaDevice> pool_{{.stream = timer().stream()}};
-  Cache cache_;
-  DeviceArray<half> keys_;
-  DeviceArray<half> values_;
-  DeviceArray<half> queries_;
-  DeviceArray<half> output_;
-};
-
-/// Relative error of the last sequence's last head.
-double error_of(const Case& one, const half* output) {
-  const int group = one.shape.group();
-  const int dim = one.shape.head_dim;
-  const int sequence = one.batch - 1;
-  const int head = one.shape.heads - 1;
-  std::vector<half> got(static_cast<std::size_t>(group * dim));
-  must(cudaMemcpy(got.data(), output + one.numbers(one.shape.query_heads) - got.size(),
-                  got.size() * sizeof(half), cudaMemcpyDefault),
-       "output");
-  std::vector<double> queries(got.size());
-  for (std::size_t at = 0; at < queries.size(); ++at) {
-    const int member = static_cast<int>(at) / dim;
-    queries[at] = 4.0 / std::sqrt(dim) *
-                  static_cast<double>(number_at(Kind::query, sequence, one.context - 1,
-                                                head * group + member, static_cast<int>(at) % dim));
-  }
-  std::vector<double> sums(static_cast<std::size_t>(group));
-  std::vector<double> totals(got.size());
-  std::vector<double> key(static_cast<std::size_t>(dim));
-  std::vector<double> value(static_cast<std::size_t>(dim));
-  for (int token = 0; token < one.context; ++token) {
-    for (std::size_t at = 0; at < key.size(); ++at) {
-      const int feature = static_cast<int>(at);
-      key[at] = static_cast<double>(number_at(Kind::key, sequence, token, head, feature));
-      value[at] = static_cast<double>(number_at(Kind::value, sequence, token, head, feature));
-    }
-    for (std::size_t member = 0; member < sums.size(); ++member) {
-      double logit = 0.0;
-      for (std::size_t at = 0; at < key.size(); ++at)
-        logit += key[at] * queries[member * key.size() + at];
-      const double weight = std::exp(logit);
-      sums[member] += weight;
-      for (std::size_t at = 0; at < key.size(); ++at)
-        totals[member * key.size() + at] += weight * value[at];
-    }
-  }
-  double apart = 0.0;
-  double norm = 0.0;
-  for (std::size_t at = 0; at < got.size(); ++at) {
-    const double wanted = totals[at] / sums[at / key.size()];
-    apart += std::pow(static_cast<double>(to_float(got[at])) - wanted, 2.0);
-    norm += wanted * wanted;
-  }
-  return std::sqrt(apart / norm);
+/// Times are kept as `name`, and shown beside those of the same case in f16.
+void compare(benchmark::State& state, const std::string& kind, const std::string& storage,
+             const std::string& one, double seconds) {
+  times()[kind + storage + one] = seconds;
+  const auto f16 = times().find(kind + "f16" + one);
+  if (f16 != times().end()) state.counters["of_f16"] = seconds / f16->second;
 }
 
 /// Attends and shows the weights to a policy that writes them down.
-void time_weights(benchmark::State& state, const Case& one, Decoder& decoder) {
+template <class S>
+double time_weights(benchmark::State& state, Decoder<S>& decoder) {
+  const Case& one = decoder.settings();
   const Shape& shape = one.shape;
   const int blocks = (one.context + kBlockTokens - 1) / kBlockTokens;
   const int members = (shape.group() + 1) / 2 * 2;
@@ -215,7 +61,7 @@ void time_weights(benchmark::State& state, const Case& one, Decoder& decoder) {
   const DeviceArray<float> maxima(lines * static_cast<std::size_t>(members));
   const DeviceArray<float> weights(lines * kBlockTokens);
   const DeviceArray<float> lse(static_cast<std::size_t>(one.batch * shape.query_heads));
-  gpu::AttendRunner<F16, gpu::CudaDevice> attention(decoder.pool());
+  gpu::AttendRunner<typename Decoder<S>::Kept, gpu::CudaDevice> attention(decoder.pool());
   gpu::AttendCall call{.layer = decoder.cache().view(0)};
   call.queries = gpu::Tensor(decoder.queries())
                      .checked("queries", shape.query_heads, shape.head_dim, Caller::here());
@@ -226,62 +72,147 @@ void time_weights(benchmark::State& state, const Case& one, Decoder& decoder) {
   call.rules = gpu::LogitRules::of(1.0F / std::sqrt(static_cast<float>(shape.head_dim)), 0.0F);
   call.saved = {
       .below = below.data(), .maxima = maxima.data(), .blocks = blocks, .members = members};
-  timer().run(state, one.bytes(), bandwidth().read, [&](cudaStream_t stream) {
-    check(attention.run(call, 1));
-    const gpu::SavedWeights<gpu::WriteWeights> kernel{
-        .call = call, .sink = {.to = weights.data(), .blocks = blocks}};
-    check(gpu::launch(kernel, {.blocks = 8 * gpu::CudaDevice::processors()}, stream));
-  });
+  const double seconds =
+      timer().run(state, decoder.bytes(), bandwidth().read, [&](cudaStream_t stream) {
+        check(attention.run(call, 1));
+        const gpu::SavedWeights<gpu::WriteWeights> kernel{
+            .call = call, .sink = {.to = weights.data(), .blocks = blocks}};
+        check(gpu::launch(kernel, {.blocks = 8 * gpu::CudaDevice::processors()}, stream));
+      });
   must(cudaStreamSynchronize(timer().stream()), "weights");
+  return seconds;
 }
 
-void time_attend(benchmark::State& state, const Case& one, bool weighs) {
-  std::size_t available = 0;
-  std::size_t all = 0;
-  must(cudaMemGetInfo(&available, &all), "memory");
-  if (1.3 * one.bytes() + 4e9 > static_cast<double>(available)) {
-    state.SkipWithError("does not fit the device's memory");
-    return;
-  }
-  Decoder decoder(one);
-  Decoder::Cache::Pass pass = decoder.last();
-  check(pass.attend(0, decoder.queries(), decoder.output()));
-  must(cudaStreamSynchronize(timer().stream()), "attend");
-  const double error = error_of(one, decoder.output());
-  if (!(error <= 2e-3)) {
-    state.SkipWithError("the answer is wrong: nothing was timed");
-    return;
-  }
+template <class S>
+void time_attend(benchmark::State& state, const Case& one, bool weighs,
+                 const std::string& storage) {
+  if (!fits(state, one)) return;
+  Decoder<S> decoder(one);
+  auto pass = decoder.last();
+  if (!is_right(state, decoder, pass)) return;
   if (weighs) {
-    time_weights(state, one, decoder);
-  } else {
-    timer().run(state, one.bytes(), bandwidth().read,
-                [&](cudaStream_t) { check(pass.attend(0, decoder.queries(), decoder.output())); });
+    const double seconds = time_weights(state, decoder);
+    const auto alone = times().find("attend/" + storage + one.name());
+    if (alone != times().end()) state.counters["added"] = seconds / alone->second - 1.0;
+    return;
   }
-  state.counters["error"] = error;
+  const double seconds = timer().run(state, decoder.bytes(), bandwidth().read,
+                                     [&](cudaStream_t) { decoder.attend(pass); });
+  compare(state, "attend/", storage, one.name(), seconds);
 }
 
-}  // namespace
+/// A chunk of a prompt over a cache that is there already.
+template <class S>
+void time_prefill(benchmark::State& state, const Case& one, const std::string& storage) {
+  if (!fits(state, one)) return;
+  constexpr int kTokens = 512;
+  Decoder<S> decoder(one, kTokens);
+  auto pass = decoder.last();
+  if (!is_right(state, decoder, pass)) return;
+  const double seconds = timer().run(state, decoder.bytes(), bandwidth().read,
+                                     [&](cudaStream_t) { decoder.attend(pass); });
+  compare(state, "prefill/", storage, one.name(), seconds);
+}
 
-void add_attend_benches() {
-  for (const Shape& shape : {Shape{.query_heads = 32, .heads = 8, .head_dim = 128},
-                             Shape{.query_heads = 64, .heads = 8, .head_dim = 128},
+/// Commits that seal a block of every head, beside the 32 attends between two of them.
+template <class S>
+void time_seal(benchmark::State& state, const Case& one, const std::string& storage) {
+  if (!fits(state, one)) return;
+  Decoder<S> decoder(one);
+  int length = one.context - 1;
+  double total = 0.0;
+  for (auto _ : state) {
+    auto pass = decoder.begin(length, kBlockTokens);
+    length += kBlockTokens;
+    const double seconds = timer().seconds([&](cudaStream_t) { check(pass.commit()); });
+    state.SetIterationTime(seconds);
+    total += seconds;
+  }
+  const auto attend = times().find("attend/" + storage + one.name());
+  if (attend == times().end()) return;
+  const double each = total / static_cast<double>(state.iterations());
+  state.counters["of_attends"] = each / (kBlockTokens * attend->second);
+}
+
+template <class S>
+double median_seconds(const Case& one) {
+  Decoder<S> decoder(one);
+  auto pass = decoder.last();
+  std::vector<double> all;
+  for (int turn = 0; turn < 24; ++turn) {
+    const double seconds = timer().seconds([&](cudaStream_t) { decoder.attend(pass); });
+    if (turn >= 3) all.push_back(seconds);
+  }
+  std::nth_element(all.begin(), all.begin() + 10, all.end());
+  return all[10];
+}
+
+/// The shortest context, in doublings of 256, from which on a storage is never slower than f16.
+template <class S>
+void find_break_even(benchmark::State& state, Case one) {
+  for (auto _ : state) {
+    int tokens = 0;  // none found
+    double last = 0.0;
+    for (one.context = 32768; one.context >= 256; one.context /= 2) {
+      last = median_seconds<S>(one) / median_seconds<Dense<half>>(one);
+      if (last > 1.0) break;
+      tokens = one.context;
+    }
+    state.SetIterationTime(1e-6);
+    state.counters["tokens"] = tokens;
+    state.counters["slower"] = last;
+  }
+}
+
+constexpr Shape kEightHeads{.query_heads = 32, .heads = 8, .head_dim = 128};
+
+benchmark::internal::Benchmark* timed(const std::string& name, int iterations, auto body) {
+  return benchmark::RegisterBenchmark(name.c_str(), body)
+      ->UseManualTime()
+      ->Unit(benchmark::kMicrosecond)
+      ->Iterations(iterations);
+}
+
+template <class S>
+void add_storage(const std::string& storage) {
+  for (const Shape& shape : {kEightHeads, Shape{.query_heads = 64, .heads = 8, .head_dim = 128},
                              Shape{.query_heads = 9, .heads = 3, .head_dim = 64}}) {
     for (const int batch : {1, 16, 64}) {
       for (const int context : {4096, 16384, 32768, 131072}) {
         const Case one{shape, batch, context};
         for (const bool weighs : {false, true}) {
-          const std::string name = (weighs ? "weights/f16/" : "attend/f16/") + one.name();
-          benchmark::RegisterBenchmark(
-              name.c_str(),
-              [one, weighs](benchmark::State& state) { time_attend(state, one, weighs); })
-              ->UseManualTime()
-              ->Unit(benchmark::kMicrosecond)
-              ->Iterations(20);
+          timed((weighs ? "weights/" : "attend/") + storage + "/" + one.name(), 20,
+                [=](benchmark::State& state) { time_attend<S>(state, one, weighs, storage); });
         }
       }
     }
   }
+  for (const int context : {4096, 32768}) {
+    const Case one{kEightHeads, 1, context};
+    timed("prefill/" + storage + "/" + one.name(), 20,
+          [=](benchmark::State& state) { time_prefill<S>(state, one, storage); });
+  }
+  if constexpr (gpu::DeviceFormats<S>::codes) {
+    for (const int batch : {1, 16}) {
+      const Case one{kEightHeads, batch, 32768};
+      timed("seal/" + storage + "/" + one.name(), 20,
+            [=](benchmark::State& state) { time_seal<S>(state, one, storage); });
+      const Case any{kEightHeads, batch, 0};
+      timed("break_even/" + storage + "/32/8/128/batch:" + std::to_string(batch), 1,
+            [=](benchmark::State& state) { find_break_even<S>(state, any); });
+    }
+  }
+}
+
+}  // namespace
+
+void add_attend_benches() {
+  add_storage<Dense<half>>("f16");  // first: the others are compared with it
+  add_storage<Int8>("int8");
+  add_storage<Kivi<4>>("kivi4");
+  add_storage<Kivi<2>>("kivi2");
+  add_storage<Kivi<4, 2>>("kivi4-2");
+  add_storage<Float8<E4M3>>("fp8");
 }
 
 }  // namespace kvast::bench

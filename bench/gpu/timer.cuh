@@ -56,8 +56,9 @@ class Timer {
     must(cudaEventElapsedTime(&milliseconds, begin_, end_), "event");
     return static_cast<double>(milliseconds) * 1e-3;
   }
+  /// Mean seconds; also the rate of `bytes`, and its share of `roof`.
   template <class Work>
-  void run(benchmark::State& state, double bytes, double roof, const Work& work) {
+  double run(benchmark::State& state, double bytes, double roof, const Work& work) {
     for (int turn = 0; turn < 3; ++turn) (void)seconds(work);
     double total = 0.0;
     for (auto _ : state) {
@@ -68,6 +69,7 @@ class Timer {
     const double rate = bytes * static_cast<double>(state.iterations()) / total;
     state.counters["GB/s"] = rate * 1e-9;
     state.counters["share"] = rate / roof;
+    return total / static_cast<double>(state.iterations());
   }
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention captured once in a CUDA graph and replayed while lengths grow, and splits with them,
-// gives the bits that the uncaptured steps give.
+// Attention captured once in a CUDA graph and replayed while lengths grow, splits with them, and
+// blocks are sealed, gives the bits that the uncaptured steps give.
 #include <gtest/gtest.h>
 
 #include "kvast/gpu/kv_cache.cuh"
@@ -17,6 +17,7 @@ constexpr int kLayers = 32;
 constexpr Shape kShape{.layers = kLayers, .query_heads = 8, .heads = 2, .head_dim = 64};
 constexpr std::size_t kRow = 2 * 8 * 64;  // of queries, of both sequences
 
+template <class S>
 class Batch {
  public:
   explicit Batch(const test::DeviceVector<float>& numbers)
@@ -41,14 +42,15 @@ class Batch {
   gpu::Pool<gpu::CudaDevice> pool_{{.stream = test::stream()}};
 
  public:
-  KVCache<Full, OnGpu<Dense<half>>> cache{kShape, {}, {}, pool_, {.sequences = 2}};
+  KVCache<Full, OnGpu<S>> cache{kShape, {}, {}, pool_, {.sequences = 2}};
 };
 
-TEST(Graph, ReplayedAttentionEqualsSteps) {
+template <class S>
+void check_replays() {
   test::Random random(1);
   const auto numbers = test::on_device(random.normals(kRow + 2 * kLayers));
-  Batch plain(numbers);
-  Batch captured(numbers);
+  Batch<S> plain(numbers);
+  Batch<S> captured(numbers);
   for (int step = 0; step < kSteps; ++step) plain.step();
   captured.step();
   ASSERT_TRUE(captured.cache.reserve(kSteps));
@@ -58,6 +60,9 @@ TEST(Graph, ReplayedAttentionEqualsSteps) {
   EXPECT_EQ(captured.cache.length(1), kSteps);
   EXPECT_EQ(captured.output, plain.output);
 }
+
+TEST(Graph, ReplayedAttentionEqualsSteps) { check_replays<Dense<half>>(); }
+TEST(Graph, ReplayedAttentionOnCodesEqualsSteps) { check_replays<Kivi<4>>(); }
 
 }  // namespace
 }  // namespace kvast
