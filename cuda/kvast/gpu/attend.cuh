@@ -92,13 +92,14 @@ struct Attend {
         reinterpret_cast<Visit*>(shared + Shape::kVisitsAt) + Shape::kVisits * at,
         call.options.window > 0 || call.options.bias.data != nullptr);
     typename Reading::Products products;
+    const int whole = (tile.last_slot(tile.query(0)) + 1) / kBlockTokens;
     for (int visited = 0; stream.more(visited); ++visited) {
       const std::byte* keys = stream.wait();
       const Visit& visit = stream.visit(visited);
       Scores scores;
       Loaded::template scores<Reading>(block, call, tile, visit.live, visit.before, keys, scores);
       stream.release();
-      soften(warp, tile, visit, factors, scores, states, sums);
+      soften(warp, tile, visit, whole, factors, scores, states, sums);
       const std::byte* values = stream.wait();
       products.add(warp, values, scores, scratch, sums);
       stream.release();
@@ -106,15 +107,15 @@ struct Attend {
     products.finish(warp, sums);
   }
 
+  /// `whole`: blocks that are older than every query.
   template <class Warp>
-  KVAST_HD void soften(const Warp& warp, const RowTile& tile, const Visit& visit,
+  KVAST_HD void soften(const Warp& warp, const RowTile& tile, const Visit& visit, int whole,
                        const Factors& factors, Scores& scores, States& states, Sums& sums) const {
     const int lane = warp.lane();
     const int base = visit.index * kBlockTokens;
     finish_logits(lane, call, tile, visit.live, visit.positions, factors, scores);
     const bool aged = visit.aged != 0;
-    if (!aged && visit.live == kAllLive &&
-        base + kBlockTokens - 1 <= tile.last_slot(tile.query(0))) {
+    if (!aged && visit.live == kAllLive && visit.index < whole) {
       states.soften(warp, scores, sums, [](int, int) { return true; });
     } else {
       std::uint32_t seen[States::kMine];  // a bit for each of this lane's tokens

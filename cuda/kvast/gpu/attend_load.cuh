@@ -23,8 +23,14 @@ struct TileQueries {
   KVAST_HD static void load(const Block& block, const AttendCall& call, const RowTile& tile) {
     std::byte* to = shared(block);
     if constexpr (Shape::kCodes) {
-      Queries::load_scaled(block, call, tile, to,
-                           reinterpret_cast<float*>(block.shared() + Shape::kFactorsAt));
+      std::byte* of_codes = for_codes(block);
+      Queries::load_scaled(block, call, tile,
+                           reinterpret_cast<float*>(block.shared() + Shape::kFactorsAt),
+                           [to, of_codes](int row, int dim, float number) {
+                             Queries::store(to, row, dim, number);
+                             Shape::Coded::Products::query_number(of_codes, row, dim) =
+                                 to_half(clamped(number, -kHalfMax, kHalfMax));
+                           });
     } else if (turn(call)) {
       float* floats = raw(block);
       Queries::load(block, call, tile, [floats](int row, int dim, float number) {
@@ -49,6 +55,11 @@ struct TileQueries {
   KVAST_HD static std::byte* shared(const Block& block) {
     return block.shared() + Shape::kQueriesAt;
   }
+  /// The same numbers in the order of CodeProducts.
+  template <class Block>
+  KVAST_HD static std::byte* for_codes(const Block& block) {
+    return shared(block) + Queries::kBytes;
+  }
   template <class Block>
   KVAST_HD static std::byte* turned(const Block& block) {
     return shared(block) + block.warp_index() * Queries::kBytes;
@@ -70,7 +81,10 @@ struct TileQueries {
                                                          keys, raw(block), turned(block), scores);
       }
     } else {
-      Reading::Products::scores(block.warp(), keys, shared(block), scores);
+      constexpr bool kOfCodes =
+          !std::is_same_v<typename Reading::Products, typename Shape::Products>;
+      Reading::Products::scores(block.warp(), keys, kOfCodes ? for_codes(block) : shared(block),
+                                scores);
     }
   }
 };

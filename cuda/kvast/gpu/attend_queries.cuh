@@ -56,9 +56,10 @@ struct QueryRows {
   /// For codes, by the whole block: each row, rotated as keys are, times the power of two that
   /// brings its largest number below 2^kMostPower, since products with scales are halves
   /// (code_products.cuh). `factors` [kRows] take it back.
-  template <class Block>
+  /// store(row, dim, number).
+  template <class Block, class Store>
   KVAST_HD static void load_scaled(const Block& block, const AttendCall& call, const RowTile& tile,
-                                   std::byte* to, float* factors) {
+                                   float* factors, const Store& store_number) {
     constexpr unsigned kUp = 254 + kMostPower - 1;  // the sum of both exponents
     const auto warp = block.warp();
     for (int row = block.warp_index(); row < kRows; row += block.warps()) {
@@ -75,7 +76,7 @@ struct QueryRows {
           clamped(bits_as<std::uint32_t>(warp_max(warp, most)) >> 23U, kUp - 253U, 254U);
       const auto up = bits_as<float>((kUp - exponent) << 23U);
       query.each(warp.lane(), kDim,
-                 [&](int dim, float number) { store(to, row, dim, number * up); });
+                 [&](int dim, float number) { store_number(row, dim, number * up); });
       if (warp.lane() == 0) factors[row] = bits_as<float>((exponent + 254U - kUp) << 23U);
     }
   }

@@ -124,6 +124,7 @@ struct AttendShape {
 
   static constexpr std::size_t shared_bytes(bool turns) {
     return static_cast<std::size_t>(kQueriesAt + (turns ? kWarps : 1) * Queries::kBytes +
+                                    (kCodes ? Queries::kBytes : 0) +
                                     (turns ? Queries::kRawBytes : 0));
   }
   /// Thread blocks that a processor of 227 KiB has room for.

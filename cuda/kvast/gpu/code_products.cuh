@@ -28,6 +28,13 @@ class CodeProducts {
   using KeyTile = CodeTile<Keys, Part::keys, kDim>;
   using ValueTile = CodeTile<Values, Part::values, kDim>;
 
+  /// Where `scores` expects a query's number: a lane's four of a step stand together.
+  KVAST_HD static half& query_number(std::byte* queries, int row, int channel) {
+    const int lane = row % kTileRows * 4 + channel % kFragment / 4;
+    return reinterpret_cast<half*>(
+        queries + query_offset(row / kTileRows, channel / kFragment, lane))[channel % 4];
+  }
+
   template <class Warp>
   KVAST_HD static void scores(const Warp& warp, const std::byte* keys, const std::byte* queries,
                               float (&scores)[kTiles][kTileScores]) {
@@ -35,11 +42,11 @@ class CodeProducts {
     const int power = KeyTile::power(warp, keys);
     const std::uint32_t shrink = twice_power(power - kMostPower);
     float minima[kTiles][4];
-    float lost[kTiles][4];
+    float more[kTiles][4];  // for all tokens of a register alike
     for (int tile = 0; tile < kTiles; ++tile) {
       for (float& score : scores[tile]) score = 0.0F;
       for (float& sum : minima[tile]) sum = 0.0F;
-      for (float& sum : lost[tile]) sum = 0.0F;
+      for (float& sum : more[tile]) sum = 0.0F;
     }
     constexpr int kOfChunk = KeyTile::kChannelsOfChunk / kFragment;
     Chunk chunk{};
@@ -49,7 +56,7 @@ class CodeProducts {
       KeyTile::fragments(chunk, step % kOfChunk, key);
       const int channel = step * kFragment + lane % 4 * 4;
       for (int tile = 0; tile < kTiles; ++tile) {
-        FourHalves query = query_at(queries, tile * kTileRows + lane / 4, channel);
+        FourHalves query = query_at(queries, tile, step, lane);
         if constexpr (KeyTile::kPlanes == 2) {
           const FourHalves of = KeyTile::metadata(keys, 1, channel);
           const std::uint32_t rows[4] = {of.pairs[0], of.pairs[0], of.pairs[1], of.pairs[1]};
@@ -62,10 +69,11 @@ class CodeProducts {
           if constexpr (KeyTile::kPlanes == 2) {
             constexpr std::uint32_t kCentre = twice(CodePairs<Keys>::kCentre);
             const std::uint32_t rows[4] = {kCentre, kCentre, kCentre, kCentre};
-            multiply(warp, lost[tile], rows, lost_of(query, scale, scaled));
+            multiply(warp, more[tile], rows, lost_of(query, scale, scaled));
           }
           query = scaled;
         }
+        take_base<Keys>(warp, more[tile], query);
         for (int side = 0; side < 2; ++side)
           multiply(warp, scores[tile] + side * 4, key[side], query);
       }
@@ -73,7 +81,7 @@ class CodeProducts {
     const float unit = CodePairs<Keys>::kUnit * exact_power(kMostPower - power);
     for (int tile = 0; tile < kTiles; ++tile) {
       for (int at = 0; at < kTileScores; ++at)
-        scores[tile][at] = (scores[tile][at] + lost[tile][at % 2]) * unit + minima[tile][at % 2];
+        scores[tile][at] = (scores[tile][at] + more[tile][at % 4]) * unit + minima[tile][at % 2];
     }
   }
 
@@ -119,8 +127,10 @@ class CodeProducts {
         std::uint32_t value[2][4];
         ValueTile::fragments(chunk, side % kOfChunk, value);
         for (int step = 0; step < 2; ++step) {
-          for (int tile = 0; tile < kTiles; ++tile)
+          for (int tile = 0; tile < kTiles; ++tile) {
             multiply(warp, sums[tile] + side * 4, value[step], scaled[tile][step]);
+            take_base<Values>(warp, sums[tile] + side * 4, scaled[tile][step]);
+          }
         }
       }
     }
@@ -147,8 +157,13 @@ class CodeProducts {
   }
 
  private:
-  using QueryTile = SharedRows<half, kDim>;
-
+  KVAST_HD static int query_offset(int tile, int step, int lane) {
+    return ((tile * (kDim / kFragment) + step) * kWarp + lane) *
+           static_cast<int>(sizeof(FourHalves));
+  }
+  KVAST_HD static FourHalves query_at(const std::byte* queries, int tile, int step, int lane) {
+    return *reinterpret_cast<const FourHalves*>(queries + query_offset(tile, step, lane));
+  }
   KVAST_HD static FourHalves product(const FourHalves& one, const FourHalves& other) {
     return {{multiply_pairs(one.pairs[0], other.pairs[0]),
              multiply_pairs(one.pairs[1], other.pairs[1])}};
@@ -161,12 +176,8 @@ class CodeProducts {
     FourHalves lost;
     for (int pair = 0; pair < 2; ++pair)
       lost.pairs[pair] =
-          multiply_add_pairs(one.pairs[pair], other.pairs[pair], rounded.pairs[pair] ^ 0x80008000U);
+          multiply_subtract_pairs(one.pairs[pair], other.pairs[pair], rounded.pairs[pair]);
     return lost;
-  }
-  KVAST_HD static FourHalves query_at(const std::byte* queries, int row, int channel) {
-    return *reinterpret_cast<const FourHalves*>(queries + QueryTile::offset(row, channel / 8) +
-                                                channel % 8 * 2);
   }
   /// Of a lane's four tokens in the `step`-th sixteen, and a group of channels.
   KVAST_HD static int group_of(int lane, int group, int step) {
@@ -186,6 +197,17 @@ class CodeProducts {
   KVAST_HD static void multiply(const Warp& warp, float* sum, const std::uint32_t (&a)[4],
                                 const FourHalves& b) {
     warp.multiply_f16(*reinterpret_cast<float(*)[4]>(sum), a, b.pairs[0], b.pairs[1]);
+  }
+
+  /// Takes off what `b` times levels of a fragment has too much: their bases (CodePairs).
+  template <class Format, class Warp>
+  KVAST_HD static void take_base(const Warp& warp, float* sum, const FourHalves& b) {
+    using Pairs = CodePairs<Format>;
+    if constexpr (Pairs::kHasBase) {
+      const auto minus = [](int of_register) { return twice(Pairs::base(of_register) | 0x8000U); };
+      const std::uint32_t bases[4] = {minus(0), minus(1), minus(2), minus(3)};
+      multiply(warp, sum, bases, b);
+    }
   }
 
   template <class Warp>

@@ -18,12 +18,24 @@ KVAST_HD inline std::uint32_t pair_of(float first, float second) {
   return to_half(first).bits | static_cast<std::uint32_t>(to_half(second).bits) << 16U;
 }
 
+/// (word & mask) | bits, by one instruction: nvcc makes two of it where both are constants.
+KVAST_HD inline std::uint32_t masked_with(std::uint32_t word, std::uint32_t mask,
+                                          std::uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t result = 0;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(word), "r"(mask), "r"(bits));
+  return result;
+#else
+  return (word & mask) | bits;
+#endif
+}
+
 #if !defined(__CUDA_ARCH__)
 namespace detail {
 
-/// operation(numbers of one, other and added) for both halves.
+/// operation(numbers of one, other and third) for both halves.
 template <class Operation>
-std::uint32_t each_half(std::uint32_t one, std::uint32_t other, std::uint32_t added,
+std::uint32_t each_half(std::uint32_t one, std::uint32_t other, std::uint32_t third,
                         const Operation& operation) {
   std::uint32_t result = 0;
   for (unsigned shift = 0; shift < 32; shift += 16) {
@@ -31,7 +43,7 @@ std::uint32_t each_half(std::uint32_t one, std::uint32_t other, std::uint32_t ad
       return to_float(half{static_cast<std::uint16_t>(pair >> shift)});
     };
     result |= static_cast<std::uint32_t>(
-                  to_half(operation(number(one), number(other), number(added))).bits)
+                  to_half(operation(number(one), number(other), number(third))).bits)
               << shift;
   }
   return result;
@@ -51,15 +63,18 @@ KVAST_HD inline std::uint32_t multiply_pairs(std::uint32_t one, std::uint32_t ot
 #endif
 }
 
-/// one * other + added, where that is a half exactly.
-KVAST_HD inline std::uint32_t multiply_add_pairs(std::uint32_t one, std::uint32_t other,
-                                                 std::uint32_t added) {
+/// one * other - taken, where that is a half exactly.
+KVAST_HD inline std::uint32_t multiply_subtract_pairs(std::uint32_t one, std::uint32_t other,
+                                                      std::uint32_t taken) {
 #if defined(__CUDA_ARCH__)
-  std::uint32_t sum = 0;
-  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(one), "r"(other), "r"(added));
-  return sum;
+  std::uint32_t rest = 0;
+  asm("{\n\t.reg .b32 negative;\n\tneg.f16x2 negative, %3;\n\t"
+      "fma.rn.f16x2 %0, %1, %2, negative;\n\t}"
+      : "=r"(rest)
+      : "r"(one), "r"(other), "r"(taken));
+  return rest;
 #else
-  return detail::each_half(one, other, added, [](float x, float y, float z) { return x * y + z; });
+  return detail::each_half(one, other, taken, [](float x, float y, float z) { return x * y - z; });
 #endif
 }
 
