@@ -83,35 +83,29 @@ double time_weights(benchmark::State& state, Decoder<S>& decoder) {
   return seconds;
 }
 
+/// The newest `tokens` of each sequence, over the cache that is there already.
 template <class S>
-void time_attend(benchmark::State& state, const Case& one, bool weighs,
-                 const std::string& storage) {
+void time_attend(benchmark::State& state, const Case& one, const std::string& kind,
+                 const std::string& storage, int tokens) {
+  if (!fits(state, one)) return;
+  Decoder<S> decoder(one, tokens);
+  auto pass = decoder.last();
+  if (!is_right(state, decoder, pass)) return;
+  const double seconds = timer().run(state, decoder.bytes(), bandwidth().read,
+                                     [&](cudaStream_t) { decoder.attend(pass); });
+  compare(state, kind, storage, one.name(), seconds);
+}
+
+/// Beside the same case without weights.
+template <class S>
+void time_weighed(benchmark::State& state, const Case& one, const std::string& storage) {
   if (!fits(state, one)) return;
   Decoder<S> decoder(one);
   auto pass = decoder.last();
   if (!is_right(state, decoder, pass)) return;
-  if (weighs) {
-    const double seconds = time_weights(state, decoder);
-    const auto alone = times().find("attend/" + storage + one.name());
-    if (alone != times().end()) state.counters["added"] = seconds / alone->second - 1.0;
-    return;
-  }
-  const double seconds = timer().run(state, decoder.bytes(), bandwidth().read,
-                                     [&](cudaStream_t) { decoder.attend(pass); });
-  compare(state, "attend/", storage, one.name(), seconds);
-}
-
-/// A chunk of a prompt over a cache that is there already.
-template <class S>
-void time_prefill(benchmark::State& state, const Case& one, const std::string& storage) {
-  if (!fits(state, one)) return;
-  constexpr int kTokens = 512;
-  Decoder<S> decoder(one, kTokens);
-  auto pass = decoder.last();
-  if (!is_right(state, decoder, pass)) return;
-  const double seconds = timer().run(state, decoder.bytes(), bandwidth().read,
-                                     [&](cudaStream_t) { decoder.attend(pass); });
-  compare(state, "prefill/", storage, one.name(), seconds);
+  const double seconds = time_weights(state, decoder);
+  const auto alone = times().find("attend/" + storage + one.name());
+  if (alone != times().end()) state.counters["added"] = seconds / alone->second - 1.0;
 }
 
 /// Commits that seal a block of every head, beside the 32 attends between two of them.
@@ -180,17 +174,17 @@ void add_storage(const std::string& storage) {
     for (const int batch : {1, 16, 64}) {
       for (const int context : {4096, 16384, 32768, 131072}) {
         const Case one{shape, batch, context};
-        for (const bool weighs : {false, true}) {
-          timed((weighs ? "weights/" : "attend/") + storage + "/" + one.name(), 20,
-                [=](benchmark::State& state) { time_attend<S>(state, one, weighs, storage); });
-        }
+        timed("attend/" + storage + "/" + one.name(), 20,
+              [=](benchmark::State& state) { time_attend<S>(state, one, "attend/", storage, 1); });
+        timed("weights/" + storage + "/" + one.name(), 20,
+              [=](benchmark::State& state) { time_weighed<S>(state, one, storage); });
       }
     }
   }
   for (const int context : {4096, 32768}) {
     const Case one{kEightHeads, 1, context};
     timed("prefill/" + storage + "/" + one.name(), 20,
-          [=](benchmark::State& state) { time_prefill<S>(state, one, storage); });
+          [=](benchmark::State& state) { time_attend<S>(state, one, "prefill/", storage, 512); });
   }
   if constexpr (gpu::DeviceFormats<S>::codes) {
     for (const int batch : {1, 16}) {

@@ -67,10 +67,16 @@ void print_nll(const Arguments& arguments, const NllOptions& options, const NllR
          {"rules", result.report}});
 }
 
+/// Of the text, those skipped left out.
+std::vector<int> read_tokens(Model& model, const Arguments& arguments) {
+  std::vector<int> tokens = model.tokenizer().encode(read_text(arguments.text));
+  tokens.erase(tokens.begin(),
+               tokens.begin() + std::min(std::ptrdiff_t{arguments.offset}, std::ssize(tokens)));
+  return tokens;
+}
+
 void nll(Model& model, const Arguments& arguments) {
-  const std::vector<int> text = model.tokenizer().encode(read_text(arguments.text));
-  const auto skipped = std::min(static_cast<std::size_t>(arguments.offset), text.size());
-  const std::span<const int> tokens = std::span(text).subspan(skipped);
+  const std::vector<int> tokens = read_tokens(model, arguments);
   for (const std::string& policy : arguments.policies)  // refuse a SPEC before the long run
     (void)model.cache(policy, arguments.nll.storage, arguments.nll.context,
                       arguments.nll.continuation);
@@ -127,9 +133,7 @@ std::vector<Point> frontier_points(Model& model, const Arguments& arguments) {
 }
 
 void frontier(Model& model, const Arguments& arguments) {
-  const std::vector<int> text = model.tokenizer().encode(read_text(arguments.text));
-  const auto skipped = std::min(static_cast<std::size_t>(arguments.offset), text.size());
-  const std::span<const int> tokens = std::span(text).subspan(skipped);
+  const std::vector<int> tokens = read_tokens(model, arguments);
   const std::vector<Point> points = frontier_points(model, arguments);
   const Reference reference = run_reference(model, tokens, arguments.nll);
   for (const auto& [options, refused] : points) {

@@ -2,6 +2,7 @@
 // attend on codes: every option, widths that no kernel is made for, and magnitudes that halves do
 // not like.
 #include "tests/simt/attend_layer.h"
+#include "tests/simt/option_mixes.h"
 
 namespace kvast::test {
 namespace {
@@ -18,33 +19,19 @@ void check(const AttendCase& one, const ReferenceRules& rules, const gpu::Attend
   layer.template check<gpu::Attend<Kept, kDim, kRows>, kRows>(rules, kTolerance, name);
 }
 
-/// All that may change a logit, alone and together, of one query and of several.
+/// Of one query and of several.
 TEST(AttendCodesOptions, AloneAndTogether) {
-  const std::vector<float> sinks_host = {0.5F, -1.0F, 3.0F, 8.0F, 0.0F, -2.0F};
-  const DeviceVector<float> sinks = on_device(sinks_host);
-  const int positions = 240;
-  Random random(5);
-  const DeviceVector<float> bias = on_device(random.normals(6 * positions));
-  for (int mask = 1; mask < 64; mask = mask < 32 ? 2 * mask : mask + 31) {
-    const AttendCase one{.group = 3,
-                         .heads = 2,
-                         .head_dim = 64,
-                         .sequences = {{150, 1, 3}, {100, 4, 2}},
-                         .dead = 0.1,
-                         .shuffled = mask < 32,
-                         .skipped = 40};
-    ReferenceRules rules;
-    gpu::AttendOptions options;
-    if ((mask & 1) != 0) rules.scale = options.scale = 0.2F;
-    if ((mask & 2) != 0) rules.softcap = options.softcap = 5.0F;
-    if ((mask & 4) != 0) rules.window = options.window = 70;
-    if ((mask & 8) != 0) rules.sinks = options.sinks = sinks.data();
-    if ((mask & 16) != 0) {
-      rules.bias = options.bias.data = bias.data();
-      rules.bias_stride = options.bias.head_stride = positions;
-    }
-    check<Kivi42, 64>(one, rules, options, "options " + std::to_string(mask));
-  }
+  each_option_mix({.positions = 240, .scale = 0.2F, .window = 70},
+                  [](int bits, const ReferenceRules& rules, const gpu::AttendOptions& options) {
+                    const AttendCase one{.group = 3,
+                                         .heads = 2,
+                                         .head_dim = 64,
+                                         .sequences = {{150, 1, 3}, {100, 4, 2}},
+                                         .dead = 0.1,
+                                         .shuffled = bits < 32,
+                                         .skipped = 40};
+                    check<Kivi42, 64>(one, rules, options, "options " + std::to_string(bits));
+                  });
 }
 
 TEST(AttendCodesOptions, WindowsPassOverCodesOutOfSight) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // attend's kernels against the reference in double.
 #include "tests/simt/attend_layer.h"
+#include "tests/simt/option_mixes.h"
 
 namespace kvast::test {
 namespace {
@@ -82,40 +83,25 @@ TEST(Attend, ChunksAreCausalWithinThemselves) {
   floats.check<Kernel<F32, 64, 8>, 8>({}, kFloatTolerance);
 }
 
-/// All that may change a logit, alone and together, of one query and of several.
+/// Of one query and of several.
 TEST(Attend, Options) {
-  const std::vector<float> sinks_host = {0.5F, -1.0F, 3.0F, 8.0F, 0.0F, -2.0F};
-  const DeviceVector<float> sinks = on_device(sinks_host);
-  const int positions = 200;
-  Random random(5);
-  const DeviceVector<float> bias = on_device(random.normals(6 * positions));
-  for (int mask = 1; mask < 64; mask = mask < 32 ? 2 * mask : mask + 31) {
-    AttendCase one{.group = 3,
-                   .heads = 2,
-                   .head_dim = 64,
-                   .sequences = {{100, 1}, {50, 4}},
-                   .dead = 0.1,
-                   .shuffled = true,
-                   .skipped = 40};
-    ReferenceRules rules;
-    gpu::AttendOptions options;
-    if ((mask & 1) != 0) rules.scale = options.scale = 0.3F;
-    if ((mask & 2) != 0) rules.softcap = options.softcap = 5.0F;
-    if ((mask & 4) != 0) rules.window = options.window = 37;
-    if ((mask & 8) != 0) rules.sinks = options.sinks = sinks.data();
-    if ((mask & 16) != 0) {
-      rules.bias = options.bias.data = bias.data();
-      rules.bias_stride = options.bias.head_stride = positions;
-    }
-    if (mask >= 32) one.shuffled = false;
-    const std::string name = "options " + std::to_string(mask);
-    AttendLayer<F16> halves(one);
-    halves.options = options;
-    halves.check<Kernel<F16, 64, 8>, 8>(rules, kHalfTolerance, name);
-    AttendLayer<F32> floats(one);
-    floats.options = options;
-    floats.check<Kernel<F32, 64, 8>, 8>(rules, kFloatTolerance, name);
-  }
+  each_option_mix({.positions = 200, .scale = 0.3F, .window = 37},
+                  [](int bits, const ReferenceRules& rules, const gpu::AttendOptions& options) {
+                    const AttendCase one{.group = 3,
+                                         .heads = 2,
+                                         .head_dim = 64,
+                                         .sequences = {{100, 1}, {50, 4}},
+                                         .dead = 0.1,
+                                         .shuffled = bits < 32,
+                                         .skipped = 40};
+                    const std::string name = "options " + std::to_string(bits);
+                    AttendLayer<F16> halves(one);
+                    halves.options = options;
+                    halves.check<Kernel<F16, 64, 8>, 8>(rules, kHalfTolerance, name);
+                    AttendLayer<F32> floats(one);
+                    floats.options = options;
+                    floats.check<Kernel<F32, 64, 8>, 8>(rules, kFloatTolerance, name);
+                  });
 }
 
 TEST(Attend, BiasOfEachSequence) {

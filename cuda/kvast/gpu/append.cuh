@@ -152,7 +152,7 @@ struct Append {
   template <class Block>
   KVAST_HD void write_rotated(const Block& block, const Tensor& from, std::int64_t at,
                               float largest, const Rotation& rotation, Stored* to) const {
-    using Vector = LaneVector<kMostDim / kWarp>;
+    using Vector = LaneVector<kvast::Shape::kMostDim / kWarp>;
     const auto warp = block.warp();
     Vector vector;
     vector.each(warp.lane(), rotation.dim, [&](int dim, float& number) {

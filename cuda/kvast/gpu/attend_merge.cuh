@@ -39,7 +39,7 @@ struct MergeParts {
       sum += call.partials.sums[from] * power_of_two(call.partials.maxima[from] - maximum);
     }
     const int columns = call.layer.value_dim;
-    LaneVector<kMostDim / kWarp> total;
+    LaneVector<kvast::Shape::kMostDim / kWarp> total;
     for (int part = 0; part < items.parts; ++part) {
       const std::int64_t from = part_at(part);
       const float factor = power_of_two(call.partials.maxima[from] - maximum);

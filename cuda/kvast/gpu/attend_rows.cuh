@@ -121,10 +121,7 @@ struct RowTile {
                  .first_row = queries.first,
                  .first_position = call.layer.lengths[sequence]};
     made.count = most_of(least_of(queries.count * call.group - made.first, rows), 0);
-    if (made.count > 0) {
-      const Head& of = call.layer.head(made.table);
-      made.first_slot = of.coded.count * kBlockTokens + of.dense.slots() - queries.count;
-    }
+    if (made.count > 0) made.first_slot = call.layer.head(made.table).slots() - queries.count;
     return made;
   }
 

@@ -98,16 +98,9 @@ struct AttendShape {
   static constexpr int kRing = Tile::kTileBytes <= 16384 && !kCodes ? 3 : 2;
   static constexpr int kRingBytes = kRing * Tile::kTileBytes;  ///< of a warp
 
-  template <bool kOfCodes, class Unused = void>
-  struct ReadingOf {
-    using Type = DenseReading<Waiting, kDim, kRows, kRing>;
-  };
-  template <class Unused>
-  struct ReadingOf<true, Unused> {
-    using Type = CodeReading<Kept, kDim, kRows, kRingBytes>;
-  };
-  using Dense = typename ReadingOf<false>::Type;
-  using Coded = typename ReadingOf<kCodes>::Type;  ///< the dense one where there are no codes
+  using Dense = DenseReading<Waiting, kDim, kRows, kRing>;
+  /// The dense one where there are no codes.
+  using Coded = std::conditional_t<kCodes, CodeReading<Kept, kDim, kRows, kRingBytes>, Dense>;
   using Products = typename Dense::Products;
   using Queries = QueryRows<Waiting, kDim, kRows>;
   static_assert(kRows == Products::kTiles * kTileRows);

@@ -70,7 +70,7 @@ struct CountVisible {
     const Rows& rows = layer.rows[sequence];
     if (query >= rows.count) return;
     const Head& head = layer.head(table);
-    const int last_slot = head.coded.count * kBlockTokens + head.dense.slots() - rows.count + query;
+    const int last_slot = head.slots() - rows.count + query;
     const int oldest = layer.lengths[sequence] + query - call.options.window;
     int mine = 0;
     for (int index = block.warp_index(); index < head.blocks(); index += block.warps()) {

@@ -47,8 +47,8 @@ KVAST_HD void pack_fragments(int thread, const EncodeShared<kThreads>& shared, i
     for (int code = 0; code < 2 * Words::kPairs; ++code) {
       const LaneCode<kPart> mine{lane, word * Words::kPairs + code / 2, code % 2};
       const BlockCode from = mine.code();
-      const int row = FragmentPayload<Format, kPart>::group(from) - first;
-      const int column = kPart == Part::keys ? from.token : from.channel % kBlockTokens;
+      const int row = payload_row<kPart>(from) - first;
+      const int column = payload_column<kPart>(from);
       if (row + first >= rows.rows()) continue;  // a channel that the head does not have
       bits |= static_cast<std::uint32_t>(shared.codes[row][column])
               << Words::shift(mine.pair, mine.second);

@@ -48,7 +48,7 @@ struct Export {
     const auto* dense = reinterpret_cast<const typename Dense::Element*>(
         kPart == Part::keys ? dense_key(layer, one, slot) : dense_value(layer, one, slot));
     const PayloadRows<Coded, kPart> layout{dim};
-    LaneVector<kMostDim / kWarp> token;
+    LaneVector<kvast::Shape::kMostDim / kWarp> token;
     token.each(warp.lane(), dim, [&](int channel, float& number) {
       number = coded ? layout.number(kPart == Part::keys ? one.keys : one.values, slot, channel)
                      : Dense::number(dense[channel]);

@@ -7,6 +7,22 @@
 
 namespace kvast::gpu {
 
+/// Numbers that are encoded together, up to 32: a row of a payload. A K block has a row [32 tokens]
+/// per channel, a V block one [32 channels] per token and 32 channels; the latter are counted
+/// through: 32 * channels' group + token.
+template <Part kPart>
+KVAST_HD constexpr int payload_rows(int dim) {
+  return kPart == Part::keys ? dim : (dim + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
+}
+template <Part kPart>
+KVAST_HD constexpr int payload_row(BlockCode at) {
+  return kPart == Part::keys ? at.channel : at.channel / kBlockTokens * kBlockTokens + at.token;
+}
+template <Part kPart>
+KVAST_HD constexpr int payload_column(BlockCode at) {
+  return kPart == Part::keys ? at.token : at.channel % kBlockTokens;
+}
+
 /// Payload in fragments (fragments.h):
 ///   keys     scales [dim], minima [dim], as the format has them, then codes
 ///   values   scales [groups of 32 channels, 32 tokens], minima the same, then codes
@@ -17,13 +33,8 @@ struct FragmentPayload {
   static constexpr int kPlanes = code_planes<Format>();
   int dim = 0;
 
-  /// Groups with metadata of their own; a group of values is counted 32 * channels' group + token.
-  KVAST_HD constexpr int groups() const {
-    return kPart == Part::keys ? dim : (dim + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
-  }
-  KVAST_HD static constexpr int group(BlockCode at) {
-    return kPart == Part::keys ? at.channel : at.channel / kBlockTokens * kBlockTokens + at.token;
-  }
+  /// Groups with metadata of their own.
+  KVAST_HD constexpr int groups() const { return payload_rows<kPart>(dim); }
   KVAST_HD constexpr CodeWords<kBits> words() const { return {dim}; }
   KVAST_HD constexpr int codes() const {
     return kPlanes * groups() * static_cast<int>(sizeof(half));
@@ -47,11 +58,10 @@ struct FragmentPayload {
   KVAST_HD float number(const std::byte* payload, BlockCode at) const {
     const unsigned stored = code(payload, at);
     if constexpr (CodedFormat<Format>) {
-      const float scale = to_float(metadata(payload, 0, group(at)));
-      float minimum = 0.0F;
-      if constexpr (kPlanes == 2) minimum = to_float(metadata(payload, 1, group(at)));
+      const auto affine =
+          kvast::detail::row_affine<Format>(payload, groups(), payload_row<kPart>(at));
       // the product is exact, so contraction changes nothing
-      return kvast::detail::level_of<Format>(stored) * scale + minimum;
+      return kvast::detail::level_of<Format>(stored) * affine.scale + affine.minimum;
     } else {
       return Format::number({static_cast<std::uint8_t>(stored)});
     }
@@ -72,18 +82,13 @@ struct FragmentPayload {
   }
 };
 
-/// The rows of a payload, each of up to 32 numbers that are encoded together, whatever the order of
-/// their bytes. A K block has a row [32 tokens] per channel, a V block one [32 channels] per token
-/// and 32 channels; the latter are counted through: 32 * channels' group + token. Formats that are
-/// not kInFragments lie in tiles as on the CPU.
+/// The rows of a payload, whatever the order of their bytes. Formats that are not kInFragments lie
+/// in tiles as on the CPU.
 template <class Format, Part kPart>
 struct PayloadRows {
   int dim = 0;
 
-  KVAST_HD int rows() const {
-    if constexpr (kPart == Part::keys) return dim;
-    return (dim + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
-  }
+  KVAST_HD int rows() const { return payload_rows<kPart>(dim); }
   KVAST_HD int rows_in_tile() const { return kPart == Part::keys ? dim : kBlockTokens; }
   KVAST_HD int row_in_tile(int row) const { return kPart == Part::keys ? row : row % kBlockTokens; }
   /// Numbers in this row.
@@ -116,14 +121,13 @@ struct PayloadRows {
   }
   /// One number of a payload.
   KVAST_HD float number(const std::byte* payload, int at_token, int at_channel) const {
+    const BlockCode at{at_token, at_channel};
     if constexpr (kInFragments<Format>) {
-      return FragmentPayload<Format, kPart>{dim}.number(payload, {at_token, at_channel});
+      return FragmentPayload<Format, kPart>{dim}.number(payload, at);
     } else {
-      const int row =
-          kPart == Part::keys ? at_channel : at_channel / kBlockTokens * kBlockTokens + at_token;
-      const int column = kPart == Part::keys ? at_token : at_channel % kBlockTokens;
+      const int row = payload_row<kPart>(at);
       return tile_number<Format>(payload + tile(row), rows_in_tile(), columns(row),
-                                 row_in_tile(row), column);
+                                 row_in_tile(row), payload_column<kPart>(at));
     }
   }
 };

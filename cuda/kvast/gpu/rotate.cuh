@@ -4,12 +4,10 @@
 
 #include "kvast/core/numeric.h"
 #include "kvast/core/rotation.h"
+#include "kvast/core/shape.h"
 #include "kvast/gpu/warp.cuh"
 
 namespace kvast::gpu {
-
-/// Features that a vector may have.
-inline constexpr int kMostDim = 512;
 
 /// A vector over a warp's lanes: numbers[at] of a lane is that of dimension 32 * at + lane, 0
 /// beyond the vector's end. kCount is at least ceil(rotation.dim / 32).

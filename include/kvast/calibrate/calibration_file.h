@@ -91,10 +91,8 @@ class ByteReader {
       all.energies.push_back(std::bit_cast<double>(whole<std::uint64_t>()));
       good_ = good_ && std::isfinite(all.energies.back()) && all.energies.back() >= 0.0;
     }
-    for (std::size_t at = 0; at < numbers; ++at) {
+    for (std::size_t at = 0; at < numbers; ++at)
       all.vectors.push_back(std::bit_cast<float>(whole<std::uint32_t>()));
-      good_ = good_ && std::abs(all.vectors.back()) <= 1.001F;
-    }
     for (std::size_t row = 0; row < rows; ++row) good_ = good_ && all.has_unit_length(row);
     return all;
   }
@@ -150,6 +148,7 @@ inline Result<Calibration> read_calibration(std::span<const std::byte> bytes) {
   Calibration read;
   read.before_rope = in.count(0, 1) == 1;
   const auto tokens = in.whole<std::uint64_t>();
+  if (tokens >> 63U != 0) return refuse(StatusCode::damaged, "its count of tokens cannot be");
   read.tokens = static_cast<std::int64_t>(tokens);
   const int layers = in.count(1, 4096);
   for (int index = 0; index < layers && in.good(); ++index) {
@@ -164,8 +163,8 @@ inline Result<Calibration> read_calibration(std::span<const std::byte> bytes) {
     layer.keys = in.directions(key_bases, shape.head_dim);
     layer.values = in.directions(value_bases, shape.value_dim);
     const auto fits = [&](int bases) { return bases == 1 || bases == shape.heads; };
-    if (!in.good() || tokens >> 63U != 0 || !fits(key_bases) || !fits(value_bases) ||
-        shape.head_dim % 8 != 0 || shape.value_dim % 8 != 0 || shape.query_heads % shape.heads != 0)
+    if (!in.good() || !fits(key_bases) || !fits(value_bases) || shape.head_dim % 8 != 0 ||
+        shape.value_dim % 8 != 0 || shape.query_heads % shape.heads != 0)
       return refuse(StatusCode::damaged,
                     detail::join_text("layer ", index, " is not what a model's can be"));
     read.shapes.push_back(shape);

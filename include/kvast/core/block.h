@@ -102,7 +102,7 @@ struct Head {
   }
   KVAST_HD int live() const { return coded.live + dense.live; }
   /// Slots written, dead ones included.
-  int slots() const {
+  KVAST_HD int slots() const {
     return dense.count == 0 ? coded.slots() : coded.count * kBlockTokens + dense.slots();
   }
 };

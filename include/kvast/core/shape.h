@@ -13,6 +13,8 @@ inline constexpr int kBlockTokens =
 
 /// Attention of `layers` consecutive, equal layers.
 struct Shape {
+  static constexpr int kMostDim = 512;  ///< features
+
   int layers = 1;
   int query_heads = 1;  ///< Q, a multiple of heads
   int heads = 1;        ///< H, kv heads
@@ -36,7 +38,7 @@ class ShapeList {
   const Shape& operator[](int layer) const { return shapes_[static_cast<std::size_t>(layer)]; }
 
  private:
-  static bool valid_dim(int dim) { return dim >= 8 && dim <= 512 && dim % 8 == 0; }
+  static bool valid_dim(int dim) { return dim >= 8 && dim <= Shape::kMostDim && dim % 8 == 0; }
 
   void add(const Shape& run, Caller caller) {
     require(run.layers >= 1 && run.layers <= 4096, caller, "shape.layers is ", run.layers,
