@@ -42,6 +42,8 @@ struct LayerView {
   int first_coded = 0;       ///< positions below it are never sealed
   int dense_key_bytes = 0;   ///< of one token
   int dense_value_bytes = 0;
+  SideLayout layout{};        ///< of a record: what follows its kvast::Block
+  std::int64_t ranks_at = 0;  ///< in a record, 32 ranks of its tokens; 0: nothing is ranked
   Rotation key_rotation{};  ///< of all that is stored; dim 0: none
   Rotation value_rotation{};
   BlockClass side{};
@@ -53,6 +55,10 @@ struct LayerView {
   KVAST_HD int tables() const { return sequences * head_count; }
   /// `table` is sequence * head_count + head.
   KVAST_HD Head& head(int table) const { return heads[table]; }
+  /// [32], of dead slots undefined.
+  KVAST_HD float* ranks_of(kvast::Block& block) const {
+    return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(&block) + ranks_at);
+  }
   /// Position of the last token once the pass is over; -1 for none.
   KVAST_HD int newest(int sequence) const { return lengths[sequence] + rows[sequence].count - 1; }
   /// Tokens that a new query sees are those at positions up to its own.
