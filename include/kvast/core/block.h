@@ -71,6 +71,23 @@ struct SideLayout {
   }
 };
 
+/// The token in a slot, as policies see it; `newest` is the sequence's newest position.
+KVAST_HD inline Token token_at(const SideLayout& side, Block& block, int slot, int newest,
+                               int layer, int head) {
+  Token token{.position = block.position[slot],
+              .age = newest - block.position[slot],
+              .layer = layer,
+              .head = head};
+  if (side.norms != 0) token.key_norm = side.norms_of(block)[slot];
+  if (side.kinds != 0) token.kind = side.kinds_of(block)[slot];
+  return token;
+}
+
+template <class Policy>
+KVAST_HD typename Policy::State& state_at(const SideLayout& side, Block& block, int slot) {
+  return reinterpret_cast<typename Policy::State*>(side.states_of(block))[slot];
+}
+
 /// Blocks of one kind of one head; the array of pointers is pool memory as well.
 struct BlockList {
   Block** data = nullptr;

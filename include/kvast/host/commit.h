@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "kvast/core/action.h"
 #include "kvast/core/compose.h"
 #include "kvast/host/allocate.h"
 #include "kvast/host/channels.h"
@@ -38,14 +39,6 @@ struct CommitContext {
 
 namespace detail {
 
-/// What is due: nothing, heads beyond the budget, or every head.
-struct Action {
-  bool acts = false;
-  bool always = false;  ///< whether or not a head exceeds the budget
-  int budget = -1;
-  int target = -1;  ///< tokens to come down to (negative: whatever the ranks say)
-};
-
 /// Asks what each head may keep after this pass. Heads that have the same policy have one answer.
 template <class Policy>
 void ask_budgets(const Policy& policy, std::vector<HeadTurn>& turns, const CommitContext& context) {
@@ -64,20 +57,8 @@ void ask_budgets(const Policy& policy, std::vector<HeadTurn>& turns, const Commi
 
 template <class Policy>
 Action decide(const Policy& policy, const HeadTurn& turn, const CommitContext& context) {
-  const When when = when_of(policy);
-  const Budget budget = turn.budget;
-  const bool free = !budget.limited() || budget.cap;
-  Action action{.acts = true, .always = free, .budget = budget.tokens, .target = budget.tokens};
-  if (when.kind == When::Kind::prompt) action.acts = context.ends_prompt;
-  if (when.kind == When::Kind::full) {
-    if (free) {
-      action.always = context.newest - turn.last_act >= when.batch;
-      action.acts = action.always || budget.limited();
-    } else {
-      // a schedule that follows the tokens seen may give a layer less than a batch
-      if (budget.tokens >= when.batch) action.target = budget.tokens - (when.batch - 1);
-    }
-  }
+  Action action =
+      action_of(when_of(policy), turn.budget, context.ends_prompt, context.newest - turn.last_act);
   action.acts = action.acts && !context.waits;
   return action;
 }
@@ -129,7 +110,7 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
       rank_tokens(mine, plan, head_at(head), here, ranks);
       pool_ranks(head_at(head), detail::pooling_of(mine), ranks);
     };
-    const auto evict = [&](int head, const detail::Action& action) {
+    const auto evict = [&](int head, const Action& action) {
       HeadWork& mine = work[static_cast<std::size_t>(head)];
       select_victims(head_at(head), mine.rank);
       mine.evicted += static_cast<std::int64_t>(mine.rank.victims.size());
@@ -139,7 +120,7 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
     };
     if constexpr (detail::scope_of<Policy>() == Scope::layer || detail::allocates<Policy>()) {
       // heads that share a set or a budget are decided together
-      const detail::Action action = detail::decide(policy, layer.turns[0], context);
+      const Action action = detail::decide(policy, layer.turns[0], context);
       if (action.acts && (action.always || detail::layer_exceeds(layer, action.budget,
                                                                  detail::allocates<Policy>()))) {
         executor.parallel_for(heads, [&](int head) { rank(policy, head, action.target); });
@@ -157,7 +138,7 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
       const auto if_due = [&](int head, const auto& body) {
         detail::of_head(policy, context.layer.index, head, [&](const auto& mine) {
           if constexpr (detail::evicts<std::remove_cvref_t<decltype(mine)>>()) {
-            const detail::Action action =
+            const Action action =
                 detail::decide(mine, layer.turns[static_cast<std::size_t>(head)], context);
             if (action.acts && (action.always || head_at(head).live() > action.budget))
               body(mine, action);
@@ -166,10 +147,10 @@ void commit_layer(const Policy& policy, LayerState& layer, const CommitContext& 
       };
       bool any = false;
       for (int head = 0; head < heads; ++head)
-        if_due(head, [&](const auto&, const detail::Action&) { any = true; });
+        if_due(head, [&](const auto&, const Action&) { any = true; });
       if (any) {
         executor.parallel_for(heads, [&](int head) {
-          if_due(head, [&](const auto& mine, const detail::Action& action) {
+          if_due(head, [&](const auto& mine, const Action& action) {
             rank(mine, head, action.target);
             evict(head, action);
           });

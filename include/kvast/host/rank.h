@@ -52,18 +52,7 @@ struct RankContext {
 
 /// The token in a slot, as policies see it.
 inline Token token_at(const SideLayout& side, Block& block, int slot, const RankContext& context) {
-  Token token{.position = block.position[slot],
-              .age = context.newest - block.position[slot],
-              .layer = context.layer,
-              .head = context.head};
-  if (side.norms != 0) token.key_norm = side.norms_of(block)[slot];
-  if (side.kinds != 0) token.kind = side.kinds_of(block)[slot];
-  return token;
-}
-
-template <class Policy>
-typename Policy::State& state_at(const SideLayout& side, Block& block, int slot) {
-  return reinterpret_cast<typename Policy::State*>(side.states_of(block))[slot];
+  return token_at(side, block, slot, context.newest, context.layer, context.head);
 }
 
 /// Live slots of a head in order of position.

@@ -34,7 +34,7 @@ struct Corm {
     if (ago >= window) return kDrop;
     return cap < 0 ? kPin : -static_cast<float>(ago);
   }
-  Budget budget(Layer) const { return cap < 0 ? kNoBudget : at_most(cap); }
+  KVAST_HD Budget budget(Layer) const { return cap < 0 ? kNoBudget : at_most(cap); }
   int window_rows() const { return window; }
   Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const {

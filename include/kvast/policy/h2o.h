@@ -26,7 +26,7 @@ struct H2O {
     const float score = by_lifetime ? s.mass / static_cast<float>(t.age + 1) : s.mass;
     return t.age < recent ? kPin : score;
   }
-  Budget budget(Layer) const { return tokens(heavy + recent); }
+  KVAST_HD Budget budget(Layer) const { return tokens(heavy + recent); }
   Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const {
     require(heavy >= 0, caller, "H2O.heavy is ", heavy, ", must be at least 0");

@@ -39,7 +39,7 @@ struct Keyformer {
   }
   KVAST_HD void observe(State& s, Attention a) const { s.mass += a.weight; }
   KVAST_HD float rank(Token t, State s) const { return t.age < recent ? kPin : s.mass; }
-  Budget budget(Layer) const { return tokens(tokens_kept); }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
   Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const {
     check_kept("Keyformer", tokens_kept, recent, caller);

@@ -24,7 +24,7 @@ struct L2Norm {
   struct State {};
 
   KVAST_HD float rank(Token t, State) const { return t.age < recent ? kPin : -t.key_norm; }
-  Budget budget(Layer layer) const {
+  KVAST_HD Budget budget(Layer layer) const {
     return skip.contains(layer.index) ? kNoBudget : tokens(tokens_kept);
   }
   Pins pins() const { return {.newest = recent}; }

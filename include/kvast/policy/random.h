@@ -26,7 +26,7 @@ struct Random {
                         static_cast<std::uint32_t>(t.position)});
     return t.age < recent ? kPin : static_cast<float>(lot >> 8U);
   }
-  Budget budget(Layer) const { return tokens(tokens_kept); }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
   Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const { check_kept("Random", tokens_kept, recent, caller); }
 };

@@ -50,7 +50,7 @@ struct Scissorhands {
     return -static_cast<float>(low) / static_cast<float>(observed);
   }
   int window_rows() const { return window; }
-  Budget budget(Layer) const { return tokens(tokens_kept); }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
   Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const {
     require(window >= 1 && window <= kMostWindow, caller, "Scissorhands.window is ", window,

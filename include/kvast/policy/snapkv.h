@@ -29,7 +29,7 @@ struct SnapKV {
   }
   KVAST_HD float rank(Token t, State s) const { return t.age < window ? kPin : s.vote; }
   int window_rows() const { return window; }
-  Budget budget(Layer) const { return tokens(tokens_kept); }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
   Pins pins() const { return {.newest = window}; }
   void validate(Caller caller) const {
     require(window >= 1, caller, "SnapKV.window is ", window, ", must be at least 1");

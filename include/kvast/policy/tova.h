@@ -23,7 +23,7 @@ struct TOVA {
   KVAST_HD void observe(State& s, Attention a) const { s.last = a.weight; }
   KVAST_HD float rank(Token t, State s) const { return t.age < recent ? kPin : s.last; }
   int window_rows() const { return 1; }
-  Budget budget(Layer) const { return tokens(tokens_kept); }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
   Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const { check_kept("TOVA", tokens_kept, recent, caller); }
 };
