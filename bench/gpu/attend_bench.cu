@@ -77,7 +77,8 @@ double time_weights(benchmark::State& state, Decoder<S>& decoder) {
         check(attention.run(call, 1));
         const gpu::SavedWeights<gpu::WriteWeights> kernel{
             .call = call, .sink = {.to = weights.data(), .blocks = blocks}};
-        check(gpu::launch(kernel, {.blocks = 8 * gpu::CudaDevice::processors()}, stream));
+        const gpu::Grid grid{gpu::CudaDevice::together<decltype(kernel)>({})};
+        check(gpu::launch(kernel, grid, stream));
       });
   must(cudaStreamSynchronize(timer().stream()), "weights");
   return seconds;

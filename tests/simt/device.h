@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // A device of gpu/device.h on the CPU: memory is the heap's, kernels run in the simt runner, and
-// any call can be made to fail.
+// what was done can be done again, as a CUDA graph does it.
 #pragma once
 
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <vector>
 
 #include "kvast/gpu/device.h"
 #include "tests/simt/run.h"
@@ -14,66 +16,58 @@ namespace kvast::test {
 /// Everything is done when a call returns. One state for all: tests are one after another.
 struct SimtDevice {
   struct Stream {};
+  using Work = std::vector<std::function<Status()>>;
 
   inline static Schedule schedule{};
-  inline static int fails_at = -1;      ///< calls that can fail, counted down to 0; negative: never
-  inline static bool missing = false;   ///< all of them fail
-  inline static int calls = 0;          ///< that can fail
-  inline static std::int64_t live = 0;  ///< allocations that were not released
-  inline static int launched = 0;
-
-  /// As at the beginning.
-  static void reset() {
-    schedule = {};
-    fails_at = -1;
-    missing = false;
-    calls = launched = 0;
-  }
+  inline static Work* captured = nullptr;  ///< what is captured: done now, and again by replay
 
   static Status allocate(void*& memory, std::size_t bytes, Stream) {
-    if (missing) return {StatusCode::device_failed, "device memory: no device"};
-    if (fails()) return {StatusCode::pool_exhausted, "device memory: out of memory"};
-    return heap(memory, bytes);
-  }
-  static void release(void* memory, Stream) { release_host(memory); }
-  static Status allocate_host(void*& memory, std::size_t bytes) {
-    if (fails()) return {StatusCode::pool_exhausted, "pinned memory: out of memory"};
-    return heap(memory, bytes);
-  }
-  static void release_host(void* memory) {
-    --live;
-    std::free(memory);
-  }
-  static Status copy(void* to, const void* from, std::size_t bytes, Stream) {
-    if (fails()) return {StatusCode::device_failed, "copy: failed"};
-    std::memcpy(to, from, bytes);
+    if (posix_memalign(&memory, 256, bytes) != 0) return {StatusCode::pool_exhausted, "heap"};
+    std::memset(memory, 0xFF, bytes);  // NaN, until something is written
     return {};
+  }
+  static void release(void* memory, Stream) { std::free(memory); }
+  static Status allocate_host(void*& memory, std::size_t bytes) {
+    return allocate(memory, bytes, {});
+  }
+  static void release_host(void* memory) { std::free(memory); }
+  static Status copy(void* to, const void* from, std::size_t bytes, Stream) {
+    return act([=]() -> Status {
+      std::memcpy(to, from, bytes);
+      return {};
+    });
   }
   static Status fill(void* memory, int byte, std::size_t bytes, Stream) {
-    if (fails()) return {StatusCode::device_failed, "fill: failed"};
-    std::memset(memory, byte, bytes);
-    return {};
+    return act([=]() -> Status {
+      std::memset(memory, byte, bytes);
+      return {};
+    });
   }
   static Status wait(Stream) { return {}; }
-  static int processors() { return 4; }
+  template <class Kernel>
+  static int together(gpu::Grid) {
+    return 12;
+  }
   template <class Kernel>
   static Status launch(const Kernel& kernel, gpu::Grid grid, Stream) {
-    if (fails()) return {StatusCode::device_failed, "launch: failed"};
-    ++launched;
-    if (grid.blocks > 0) run_kernel(kernel, grid, schedule);
+    return act([=]() -> Status {
+      if (grid.blocks < 0) return {StatusCode::device_failed, "launch: more than 2^31 - 1 blocks"};
+      if (grid.blocks > 0) run_kernel(kernel, grid, schedule);
+      return {};
+    });
+  }
+  static Status replay(const Work& work) {
+    for (const auto& one : work) {
+      if (Status status = one(); !status) return status;
+    }
     return {};
   }
 
  private:
-  static bool fails() {
-    ++calls;
-    return missing || (fails_at >= 0 && fails_at-- == 0);
-  }
-  static Status heap(void*& memory, std::size_t bytes) {
-    if (posix_memalign(&memory, 256, bytes) != 0) return {StatusCode::pool_exhausted, "heap"};
-    std::memset(memory, 0xFF, bytes);  // NaN, until something is written
-    ++live;
-    return {};
+  template <class Body>
+  static Status act(const Body& body) {
+    if (captured != nullptr) captured->push_back(body);
+    return body();
   }
 };
 static_assert(gpu::Device<SimtDevice>);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A device that fails: launches that are refused, memory that is exhausted, a device that is not
-// there. Each is a Status, the cache stays usable or can be cleared, and nothing leaks.
+// A device that fails, or has little memory: launches that are refused, memory that is exhausted, a
+// device that is not there. Each is a Status, the cache stays usable or can be cleared, and nothing
+// leaks.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -8,67 +9,131 @@
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/policy/full.h"
 #include "kvast/policy/streaming_llm.h"
-#include "tests/simt/device.h"
+#include "tests/simt/backend.h"
+#include "tests/simt/failing_device.h"
 
 namespace kvast {
 namespace {
 
-using test::SimtDevice;
+using test::TestDevice;
+using Device = test::FailingDevice<TestDevice>;
+static_assert(gpu::Device<Device>);
+using PoolOptions = gpu::PoolOptions<Device::Stream>;
 
-/// Every call that can fail fails once, and what follows is what is documented.
-TEST(GpuCacheFailure, EveryCallFailsOnce) {
-  using Cache = KVCache<StreamingLLM, OnGpu<Kivi<4>, SimtDevice>>;
-  const std::vector<float> numbers(64 * 2 * 8, 0.5F);
+class GpuCacheFailure : public testing::Test {
+ protected:
+  void SetUp() override {
+    test::begin_schedule(test::kSchedules[0]);
+    Device::reset();
+  }
+  void TearDown() override {
+    test::wait();
+    EXPECT_EQ(Device::live, 0) << "leaked";
+  }
+};
+
+/// Passes of 40 tokens over two layers with attention, and a reserve; what fails first is told.
+class Decoder {
+ public:
+  static constexpr Shape kShape{.layers = 2, .query_heads = 4, .heads = 2, .head_dim = 8};
+  using Cache = KVCache<StreamingLLM, OnGpu<Kivi<4>, Device>>;
+
+  Cache& cache() { return cache_; }
+
+  Status pass() {
+    const int length = cache_.length(0);
+    auto pass = cache_.begin({.tokens = 40});
+    if (!pass) {
+      EXPECT_FALSE(pass.status().message().empty());
+      EXPECT_EQ(cache_.length(0), length);
+      return pass.status();
+    }
+    for (int layer = 0; layer < kShape.layers; ++layer) {
+      Status status = pass->append(layer, numbers_.data(), numbers_.data());
+      status.then([&] { return pass->attend(layer, numbers_.data(), output_.data()); });
+      status.then([&] { return pass->commit(layer); });
+      if (!status) return status;
+    }
+    return cache_.reserve(10);
+  }
+
+ private:
+  test::DeviceVector<float> numbers_ = test::on_device(std::vector<float>(40 * 4 * 8, 0.5F));
+  test::DeviceVector<float> output_ = test::on_device(std::vector<float>(40 * 4 * 8));
+  gpu::Pool<Device> pool_{{.stream = test::stream()}};
+  Cache cache_{kShape, {.sinks = 1, .recent = 50}, {{.residual = 0}}, pool_};
+};
+
+/// Every call that can fail fails once, and what follows is what is documented: a Status, or that
+/// the pool asked for less.
+TEST_F(GpuCacheFailure, EveryCallFailsOnce) {
   int failures = 0;
   for (int at = 0;; ++at) {
-    SimtDevice::reset();
-    SimtDevice::fails_at = at;
+    SCOPED_TRACE(at);
+    Device::reset();
+    Device::fails_at = at;
     bool failed = false;
     {
-      gpu::Pool<SimtDevice> pool;
-      Cache cache(Shape{.layers = 2, .query_heads = 2, .heads = 2, .head_dim = 8},
-                  {.sinks = 1, .recent = 50}, {{.residual = 0}}, pool);
-      for (int turn = 0; turn < 3 && !failed; ++turn) {
-        const int length = cache.length(0);
-        auto pass = cache.begin({.tokens = 40});
-        failed = !pass;
-        if (failed) {
-          EXPECT_FALSE(pass.status().message().empty());
-          EXPECT_EQ(cache.length(0), length);
-          continue;
-        }
-        for (int layer = 0; layer < 2 && !failed; ++layer) {
-          failed = !pass->append(layer, numbers.data(), numbers.data());
-          if (!failed) failed = !pass->commit(layer);
-        }
-      }
+      Decoder decoder;
+      for (int turn = 0; turn < 2 && !failed; ++turn) failed = !decoder.pass();
       // the device works again: after clear everything does
       if (failed) {
         ++failures;
-        ASSERT_EQ(SimtDevice::fails_at, -1);
-        ASSERT_TRUE(cache.clear());
-        auto pass = cache.begin({.tokens = 40});
-        ASSERT_TRUE(pass) << pass.status().message();
-        for (int layer = 0; layer < 2; ++layer) {
-          ASSERT_TRUE(pass->append(layer, numbers.data(), numbers.data()));
-          ASSERT_TRUE(pass->commit(layer));
-        }
-        EXPECT_EQ(*cache.tokens(0, 1, 1), 40);
+        ASSERT_EQ(Device::fails_at, -1);
+        ASSERT_TRUE(decoder.cache().clear());
+        ASSERT_EQ(*decoder.cache().tokens(0, 1, 1), 0);
+        const Status status = decoder.pass();
+        ASSERT_TRUE(status) << status.message();
+        EXPECT_EQ(*decoder.cache().tokens(0, 1, 1), 40);
       }
+      test::wait();
     }
-    ASSERT_EQ(SimtDevice::live, 0) << "leaked after call " << at << " failed";
-    if (!failed) break;
+    ASSERT_EQ(Device::live, 0) << "leaked";
+    if (Device::fails_at >= 0) break;  // there are no more calls than that
   }
-  EXPECT_GT(failures, 20);
+  EXPECT_GT(failures, 40);
+}
+
+/// What fails after a pass began tears the cache, and it says so until it is cleared.
+TEST_F(GpuCacheFailure, ATornCacheSaysSo) {
+  Decoder decoder;
+  ASSERT_TRUE(decoder.pass());
+  {
+    auto pass = decoder.cache().begin();
+    ASSERT_TRUE(pass);
+    Device::fails_at = 0;
+    const std::vector<float> nothing(64);
+    ASSERT_FALSE(pass->append(0, nothing.data(), nothing.data()));
+  }
+  EXPECT_EQ(decoder.cache().begin().status().code(), StatusCode::device_failed);
+  EXPECT_EQ(decoder.cache().reserve(1).code(), StatusCode::device_failed);
+  ASSERT_TRUE(decoder.cache().clear());
+  EXPECT_TRUE(decoder.pass());
+}
+
+/// The same where a dropped pass could not be taken back, which nobody is told at that time.
+TEST_F(GpuCacheFailure, ADropThatFailsTearsTheCache) {
+  Decoder decoder;
+  ASSERT_TRUE(decoder.pass());
+  {
+    const auto numbers = test::on_device(std::vector<float>(64, 1.0F));
+    auto pass = decoder.cache().begin();
+    ASSERT_TRUE(pass);
+    ASSERT_TRUE(pass->append(0, numbers.data(), numbers.data()));
+    test::wait();
+    Device::fails_at = 0;
+  }
+  EXPECT_EQ(decoder.cache().begin().status().code(), StatusCode::device_failed);
+  ASSERT_TRUE(decoder.cache().clear());
+  EXPECT_TRUE(decoder.pass());
 }
 
 /// A device that is not there: nothing works from the beginning.
-TEST(GpuCacheFailure, AMissingDeviceIsAStatus) {
-  SimtDevice::reset();
-  SimtDevice::missing = true;
+TEST_F(GpuCacheFailure, AMissingDeviceIsAStatus) {
+  Device::missing = true;
   {
-    gpu::Pool<SimtDevice> pool;
-    KVCache<Full, OnGpu<Dense<half>, SimtDevice>> cache(
+    gpu::Pool<Device> pool;
+    KVCache<Full, OnGpu<Dense<half>, Device>> cache(
         Shape{.query_heads = 1, .heads = 1, .head_dim = 8}, {}, {}, pool);
     for (int turn = 0; turn < 2; ++turn) {
       const auto pass = cache.begin();
@@ -79,49 +144,108 @@ TEST(GpuCacheFailure, AMissingDeviceIsAStatus) {
     EXPECT_EQ(*cache.tokens(0, 0, 0), 0);
     EXPECT_TRUE(cache.kept(0, 0, 0)->empty());
   }
-  SimtDevice::reset();
-  EXPECT_EQ(SimtDevice::live, 0);
+  Device::reset();
 }
 
+/// One dense head of 64 features, in a pool with little memory.
+class Little {
+ public:
+  using Cache = KVCache<Full, OnGpu<Dense<float>, Device>>;
+  explicit Little(const PoolOptions& options) : pool_(options) {}
+
+  gpu::Pool<Device>& pool() { return pool_; }
+  Cache& cache() { return cache_; }
+  Status append(Cache::Pass& pass) { return pass.append(0, numbers_.data(), numbers_.data()); }
+  Status attend(Cache::Pass& pass) { return pass.attend(0, numbers_.data(), output_.data()); }
+  void pass(int tokens) {
+    auto pass = cache_.begin({.tokens = tokens});
+    ASSERT_TRUE(pass) << pass.status().message();
+    ASSERT_TRUE(append(*pass));
+    ASSERT_TRUE(pass->commit());
+  }
+
+ private:
+  test::DeviceVector<float> numbers_ = test::on_device(std::vector<float>(1000 * 64, 1.0F));
+  test::DeviceVector<float> output_ = test::on_device(std::vector<float>(1000 * 64));
+  gpu::Pool<Device> pool_;
+  Cache cache_{Shape{.query_heads = 1, .heads = 1, .head_dim = 64}, {}, {}, pool_};
+};
+
 /// Another allocator underneath, which has little.
-TEST(GpuCacheFailure, TheCallersAllocatorMayBeEmpty) {
-  SimtDevice::reset();
-  struct Little {
+TEST_F(GpuCacheFailure, TheCallersAllocatorMayBeEmpty) {
+  struct Memory {
     std::size_t left = 300000;
     int live = 0;
-  } little;
-  gpu::PoolOptions<SimtDevice::Stream> options;
-  options.allocator.context = &little;
-  options.allocator.allocate = [](void* context, std::size_t bytes, SimtDevice::Stream) -> void* {
-    auto& mine = *static_cast<Little*>(context);
+  } memory;
+  PoolOptions options{.stream = test::stream()};
+  options.allocator.context = &memory;
+  options.allocator.allocate = [](void* context, std::size_t bytes,
+                                  Device::Stream stream) -> void* {
+    auto& mine = *static_cast<Memory*>(context);
     if (bytes > mine.left) return nullptr;
     mine.left -= bytes;
     ++mine.live;
-    void* memory = nullptr;
-    return posix_memalign(&memory, 256, bytes) == 0 ? memory : nullptr;
+    void* made = nullptr;
+    return TestDevice::allocate(made, bytes, stream) ? made : nullptr;
   };
-  options.allocator.release = [](void* context, void* memory, std::size_t bytes,
-                                 SimtDevice::Stream) {
-    static_cast<Little*>(context)->left += bytes;
-    --static_cast<Little*>(context)->live;
-    std::free(memory);
+  options.allocator.release = [](void* context, void* made, std::size_t bytes,
+                                 Device::Stream stream) {
+    static_cast<Memory*>(context)->left += bytes;
+    --static_cast<Memory*>(context)->live;
+    TestDevice::release(made, stream);
   };
   {
-    gpu::Pool<SimtDevice> pool(options);
-    KVCache<Full, OnGpu<Dense<float>, SimtDevice>> cache(
-        Shape{.query_heads = 1, .heads = 1, .head_dim = 64}, {}, {}, pool);
-    const std::vector<float> numbers(1000 * 64, 1.0F);
-    auto small = cache.begin({.tokens = 100});
-    ASSERT_TRUE(small);
-    ASSERT_TRUE(small->append(0, numbers.data(), numbers.data()));
-    ASSERT_TRUE(small->commit());
-    const auto large = cache.begin({.tokens = 1000});
+    Little little(options);
+    ASSERT_NO_FATAL_FAILURE(little.pass(100));
+    const auto large = little.cache().begin({.tokens = 1000});
     ASSERT_FALSE(large);
     EXPECT_EQ(large.status().code(), StatusCode::pool_exhausted);
-    EXPECT_EQ(*cache.tokens(0, 0, 0), 100);
+    EXPECT_EQ(*little.cache().tokens(0, 0, 0), 100);
   }
-  EXPECT_EQ(little.live, 0);
-  EXPECT_EQ(SimtDevice::live, 0);
+  EXPECT_EQ(memory.live, 0);
+}
+
+TEST_F(GpuCacheFailure, ABeginThatFailsKeepsNoMemory) {
+  Little little({.byte_limit = std::size_t{1} << 20U, .stream = test::stream()});
+  ASSERT_NO_FATAL_FAILURE(little.pass(100));
+  const std::size_t before = little.pool().bytes_held();
+  EXPECT_FALSE(little.cache().begin({.tokens = 3000}));
+  EXPECT_EQ(little.pool().bytes_held(), before);
+  EXPECT_FALSE(little.cache().reserve(3000));
+  EXPECT_EQ(little.pool().bytes_held(), before);
+  ASSERT_NO_FATAL_FAILURE(little.pass(100));
+}
+
+/// The pool doubles while it can; near its limit what is missing is enough.
+TEST_F(GpuCacheFailure, APoolFillsItsLimit) {
+  constexpr std::size_t kLimit = std::size_t{1} << 20U;
+  Little little({.byte_limit = kLimit, .stream = test::stream()});
+  while (auto pass = little.cache().begin({.tokens = 32})) {
+    ASSERT_TRUE(little.append(*pass));
+    ASSERT_TRUE(pass->commit());
+  }
+  // 16 KiB for 32 tokens, and their records
+  EXPECT_GT(little.pool().bytes_held(), kLimit - (std::size_t{1} << 16U));
+}
+
+TEST_F(GpuCacheFailure, AttendWithoutMemoryLeavesThePassOpen) {
+  const auto held = [](std::size_t limit) {
+    Little little({.byte_limit = limit, .stream = test::stream()});
+    auto pass = little.cache().begin({.tokens = 100});
+    EXPECT_TRUE(pass);
+    return little.pool().bytes_held();
+  };
+  Little little({.byte_limit = held(std::size_t{1} << 30U) + 64, .stream = test::stream()});
+  {
+    auto pass = little.cache().begin({.tokens = 100});
+    ASSERT_TRUE(pass) << pass.status().message();
+    ASSERT_TRUE(little.append(*pass));
+    const Status status = little.attend(*pass);
+    ASSERT_FALSE(status);
+    EXPECT_EQ(status.code(), StatusCode::pool_exhausted);
+    ASSERT_TRUE(pass->commit());
+  }
+  EXPECT_EQ(*little.cache().tokens(0, 0, 0), 100);
 }
 
 }  // namespace

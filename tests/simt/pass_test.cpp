@@ -74,5 +74,64 @@ TEST(GpuCache, AReserveThatFailsChangesNothing) {
   ASSERT_NO_FATAL_FAILURE(head.pass({.tokens = 1}));
 }
 
+#if !defined(__CUDACC__)  // tests/gpu/graph_test.cu replays CUDA's own graphs
+
+/// A pass of one token that is done again without the host, `count` times in all.
+template <class S>
+void replay(OneHead<S>& head, int count) {
+  test::SimtDevice::Work work;
+  test::SimtDevice::captured = &work;
+  head.pass({.tokens = 1});
+  test::SimtDevice::captured = nullptr;
+  for (int at = 1; at < count; ++at) ASSERT_TRUE(test::SimtDevice::replay(work));
+}
+
+TEST(GpuCache, ReservesAddUpUntilTheyAreSettled) {
+  OneHead<Kivi<4>> head({.slab_bytes = 4096});
+  ASSERT_NO_FATAL_FAILURE(head.pass({.tokens = 1}));
+  for (int turn = 0; turn < 3; ++turn) {
+    ASSERT_TRUE(head.cache().reserve(300));
+    ASSERT_NO_FATAL_FAILURE(replay(head, 300));
+  }
+  ASSERT_TRUE(head.cache().settle());
+  EXPECT_EQ(head.cache().counters().missing, 0);
+  EXPECT_EQ(head.cache().length(0), 901);
+  EXPECT_EQ(*head.cache().tokens(0, 0, 0), 901);
+}
+
+/// Nothing is written beyond what there is, it is told, and the cache can be used again.
+TEST(GpuCache, MoreReplaysThanReservedAreTold) {
+  for (const test::Schedule schedule : test::kSchedules) {
+    test::begin_schedule(schedule);
+    OneHead<Kivi<4>> head({.slab_bytes = 4096});
+    ASSERT_NO_FATAL_FAILURE(head.pass({.tokens = 1}));
+    ASSERT_TRUE(head.cache().reserve(10));
+    ASSERT_NO_FATAL_FAILURE(replay(head, 400));
+    EXPECT_EQ(head.cache().begin().status().code(), StatusCode::device_failed);
+    ASSERT_TRUE(head.cache().clear());
+    for (const int blocks : head.cache().counters().in_use) ASSERT_EQ(blocks, 0);
+    ASSERT_NO_FATAL_FAILURE(head.pass({.tokens = 100}));
+    EXPECT_EQ(*head.cache().tokens(0, 0, 0), 100);
+  }
+}
+
+/// A captured pass brings its own counts, whatever ran between its replays.
+TEST(GpuCache, ReplaysBringTheirOwnCounts) {
+  OneHead<Dense<half>> head;
+  ASSERT_NO_FATAL_FAILURE(head.pass({.tokens = 1}));  // makes the tables
+  test::SimtDevice::Work work;
+  test::SimtDevice::captured = &work;
+  ASSERT_NO_FATAL_FAILURE(head.pass({.tokens = 3}));
+  test::SimtDevice::captured = nullptr;
+  ASSERT_NO_FATAL_FAILURE(head.pass({.tokens = 5}));
+  ASSERT_TRUE(head.cache().reserve(3));
+  ASSERT_TRUE(test::SimtDevice::replay(work));
+  ASSERT_TRUE(head.cache().settle());
+  EXPECT_EQ(head.cache().length(0), 12);
+  EXPECT_EQ(*head.cache().tokens(0, 0, 0), 12);
+}
+
+#endif
+
 }  // namespace
 }  // namespace kvast

@@ -87,12 +87,8 @@ struct Append {
     const int before = list.slots();
     const int after = before + count;
     const int blocks = blocks_of(after);
-    int missing = 0;
-    for (int at = list.count + block.thread(); at < blocks; at += block.threads()) {
-      list.data[at] = take_record(block, layer, false);
-      missing += list.data[at] == nullptr ? 1 : 0;
-    }
-    if (block_scan(block, missing, reinterpret_cast<int*>(block.shared())).total > 0) return false;
+    if (!extend(block, layer, list, blocks, false, reinterpret_cast<int*>(block.shared())))
+      return false;
     if (blocks > list.count && after % kBlockTokens != 0) clear(block, *list.data[blocks - 1]);
     for (int at = before / kBlockTokens + block.thread(); at < blocks; at += block.threads()) {
       kvast::Block& one = *list.data[at];

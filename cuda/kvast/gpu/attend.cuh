@@ -27,8 +27,8 @@ struct Attend {
   /// Grid: as many as can run together; each takes every so manieth unit.
   template <class Block>
   KVAST_HD void operator()(Block& block) const {
-    const int units = *call.plan.count * call.tiles;
-    for (int unit = block.index(); unit < units; unit += block.blocks()) run(block, unit);
+    const std::int64_t units = std::int64_t{*call.plan.count} * call.tiles;
+    for (std::int64_t unit = block.index(); unit < units; unit += block.blocks()) run(block, unit);
   }
 
  private:
@@ -40,9 +40,10 @@ struct Attend {
   using Factors = typename Loaded::Factors;
 
   template <class Block>
-  KVAST_HD void run(const Block& block, int unit) const {
+  KVAST_HD void run(const Block& block, std::int64_t unit) const {
     const WorkItem item = call.plan.items[unit / call.tiles];
-    const RowTile tile = RowTile::of(call, item.sequence, item.head, unit % call.tiles, kRows);
+    const RowTile tile =
+        RowTile::of(call, item.sequence, item.head, static_cast<int>(unit % call.tiles), kRows);
     if (tile.count == 0) return;
     const int end = least_of(item.end, tile.blocks_seen());
     const int length = most_of(end - item.first, 0);
@@ -178,7 +179,7 @@ struct Attend {
   /// The warps' results become one, in order; a row to each warp.
   template <class Block>
   KVAST_HD void join(const Block& block, const WorkItem& item, const RowTile& tile,
-                     int unit) const {
+                     std::int64_t unit) const {
     const auto warp = block.warp();
     const float* sums = reinterpret_cast<const float*>(block.shared());
     const float* stats = reinterpret_cast<const float*>(block.shared() + Shape::kStatesAt);
@@ -198,7 +199,7 @@ struct Attend {
         });
       }
       if (item.parts > 1) {
-        const std::int64_t to = std::int64_t{unit} * kRows + row;
+        const std::int64_t to = unit * kRows + row;
         total.each(warp.lane(), columns, [&](int dim, float number) {
           call.partials.outputs[to * columns + dim] = number;
         });

@@ -2,8 +2,10 @@
 // The host's side of attend: which kernel, how its work is split, and the memory that takes.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
+#include <vector>
 
 #include "kvast/gpu/attend.cuh"
 #include "kvast/gpu/attend_merge.cuh"
@@ -65,12 +67,16 @@ class AttendRunner {
   /// Fills in what `call` lacks: plan, tiles and scratch. `most_queries`: of any sequence. Payload
   /// must be of Kept, dense rows of a multiple of 16 bytes.
   Status run(AttendCall& call, int most_queries) {
+    started_ = false;
     const int widest = most_of(call.layer.head_dim, call.layer.value_dim);
     if (widest <= 64) return run_wide<64>(call, most_queries);
     if (widest <= 96) return run_wide<96>(call, most_queries);
     if (widest <= 128) return run_wide<128>(call, most_queries);
     return run_wide<256>(call, most_queries);
   }
+  /// Whether kernels of the last run may have run, although it failed. They have not where memory
+  /// was missing.
+  bool started() const { return started_; }
 
  private:
   template <int kDim>
@@ -88,7 +94,14 @@ class AttendRunner {
   Status run_kernel(AttendCall& call, int most_queries) {
     const bool turns = call.rope.frequencies != nullptr;
     const int tables = call.layer.tables();
-    const int workers = DeviceType::processors() * Kernel::Shape::per_processor(turns);
+    const Grid one{1, Kernel::Shape::shared_bytes(turns)};
+    const int workers = workers_of<Kernel>(one);
+    if (workers < 1) {
+      return {StatusCode::device_failed,
+              kvast::detail::join_text("attend: heads of ", call.layer.head_dim, " and ",
+                                       call.layer.value_dim, " features need ", one.shared_bytes,
+                                       " bytes of shared memory, more than the device has")};
+    }
     const LayerView& layer = call.layer;
     const AttendSplit split =
         AttendSplit::of(tables, most_queries * call.group, kRows,
@@ -97,12 +110,12 @@ class AttendRunner {
     call.tiles = split.tiles;
     call.dense_cost = split.rules.dense_cost;
     if (Status status = provide(call, split, kRows); !status) return status;
+    started_ = true;
     const auto stream = pool_.stream();
     const Plan plan{.layer = call.layer, .plan = call.plan, .rules = split.rules};
     Status status = DeviceType::launch(plan, {1, Plan::kSharedBytes}, stream);
     status.then([&] {
-      return DeviceType::launch(Kernel{call}, {workers, Kernel::Shape::shared_bytes(turns)},
-                                stream);
+      return DeviceType::launch(Kernel{call}, {workers, one.shared_bytes}, stream);
     });
     if (split.stored == 0) return status;
     status.then([&] {
@@ -110,6 +123,19 @@ class AttendRunner {
                                 stream);
     });
     return status;
+  }
+
+  /// Thread blocks that run at the same time. Each kernel is asked about once: the answer takes the
+  /// driver about as long as a launch.
+  template <class Kernel>
+  int workers_of(Grid one) {
+    const auto known = std::find_if(known_.begin(), known_.end(), [&](const Known& entry) {
+      return entry.kernel == &kTag<Kernel> && entry.shared_bytes == one.shared_bytes;
+    });
+    if (known != known_.end()) return known->workers;
+    const int workers = DeviceType::template together<Kernel>(one);
+    if (workers > 0) known_.push_back({&kTag<Kernel>, one.shared_bytes, workers});
+    return workers;
   }
 
   Status provide(AttendCall& call, const AttendSplit& split, int tile_rows) {
@@ -143,9 +169,19 @@ class AttendRunner {
     return {};
   }
 
+  template <class Kernel>
+  static constexpr char kTag = 0;  // its address is the kernel's name
+  struct Known {
+    const char* kernel = nullptr;
+    std::size_t shared_bytes = 0;
+    int workers = 0;
+  };
+
   Pool<DeviceType>& pool_;
+  std::vector<Known> known_;
   void* memory_ = nullptr;
   std::size_t bytes_ = 0;
+  bool started_ = false;
 };
 
 }  // namespace kvast::gpu

@@ -120,11 +120,6 @@ struct AttendShape {
                                     (kCodes ? Queries::kBytes : 0) +
                                     (turns ? Queries::kRawBytes : 0));
   }
-  /// Thread blocks that a processor of 227 KiB has room for.
-  static constexpr int per_processor(bool turns) {
-    return clamped(static_cast<int>((std::size_t{227} << 10U) / (shared_bytes(turns) + 1024)), 1,
-                   16 / kWarps);
-  }
 };
 
 }  // namespace kvast::gpu

@@ -46,7 +46,7 @@ class CacheMemory {
         tables_(pool),
         reserves_(pool, sequences),
         sequences_(sequences),
-        lengths_(static_cast<std::size_t>(std::max(sequences, 0))),
+        lengths_(static_cast<std::size_t>(sequences)),
         counts_(lengths_.size()) {}
   CacheMemory(const CacheMemory&) = delete;
   CacheMemory& operator=(const CacheMemory&) = delete;
@@ -123,6 +123,7 @@ class CacheMemory {
       torn_ = true;
       return {StatusCode::device_failed, "begin: a kernel found no free block; clear the cache"};
     }
+    if (torn_) return torn_status("begin");
     if (Status status = provide(next, seals); !status) return status;
     // always: a captured pass must bring its own counts, whatever ran between its replays
     if (Status status = send_rows(next); !status) return status;
@@ -133,13 +134,19 @@ class CacheMemory {
     return {};
   }
 
-  /// Bounds for replays of `tokens` tokens to each sequence.
+  /// Bounds for replays of `tokens` more tokens to each sequence: how many of those before it have
+  /// run is not known before settle().
   Status reserve(int tokens, Caller caller) {
     require(tokens >= 0 && tokens <= (1 << 20), caller, "reserve: tokens is ", tokens,
             ", must lie in [0, 2^20]");
-    require(!open_ && !torn_, caller, "reserve: a pass is open, or the cache is torn");
+    require(!open_, caller, "reserve: a pass is open");
+    if (torn_) return torn_status("reserve");
     const int before = reserves_.replayed();
-    reserves_.expect_replays(tokens);
+    const int longest = *std::max_element(lengths_.begin(), lengths_.end());
+    require(std::int64_t{longest} + before + tokens < (1 << 30), caller, "reserve: ", tokens,
+            " tokens to ", before, " that were reserved since settle() and ", longest,
+            " positions, there are 2^30");
+    reserves_.expect_replays(before + tokens);
     next_counts_.assign(lengths_.size(), 1);  // and the pass that is captured: it must not grow
     Status status = provide(next_counts_, true);
     if (!status) reserves_.expect_replays(before);
@@ -190,7 +197,10 @@ class CacheMemory {
     Status status =
         kernels(detail::Place{tables_.views + first, most_tables_}, count * most_tables_, coded);
     if (committed_ == layers()) status.then([&] { return finish(); });
-    torn_ = torn_ || !status;
+    if (!status) {
+      torn_ = true;
+      open_ = false;
+    }
     return status;
   }
   template <class Keys, class Values, class Waiting>
@@ -198,7 +208,8 @@ class CacheMemory {
     const auto stream = pool_.stream();
     Status status = DeviceType::launch(ChooseSealed{place, tables_.sealed},
                                        {tables, ChooseSealed::kSharedBytes}, stream);
-    const int spread = std::clamp((reserves_.unsealed() + most_rows()) / kBlockTokens, 1, 64);
+    const int useful = (reserves_.unsealed() + most_rows()) / kBlockTokens;
+    const int spread = std::clamp(useful, 1, std::clamp((1 << 30) / tables, 1, 64));
     using EncodeKeys = EncodeSealed<Keys, Part::keys, Waiting>;
     status.then([&] {
       return DeviceType::launch(EncodeKeys{place, tables_.sealed, tables, spread},
@@ -298,6 +309,13 @@ class CacheMemory {
 
  private:
   struct Stateless {};
+
+  static Status torn_status(const char* verb) {
+    return {StatusCode::device_failed,
+            kvast::detail::join_text(verb,
+                                     ": the cache is torn, as the device failed in an "
+                                     "earlier pass; clear it")};
+  }
 
   /// Tables and blocks for a pass that brings `counts`; where it fails nothing has changed.
   Status provide(const std::vector<int>& counts, bool seals) {

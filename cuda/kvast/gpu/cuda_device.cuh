@@ -30,15 +30,22 @@ struct CudaDevice {
   static Status wait(Stream stream) {
     return detail::status_of(cudaStreamSynchronize(stream), "stream");
   }
-  static int processors() {
+  template <class Kernel>
+  static int together(Grid grid) {
     int device = 0;
-    int count = 0;
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+    int processors = 0;
+    int each = 0;
+    if (detail::grant_shared<Kernel>(grid.shared_bytes) != cudaSuccess ||
+        cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) !=
+            cudaSuccess ||
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, detail::enter_kernel<Kernel>,
+                                                      Kernel::kThreads,
+                                                      grid.shared_bytes) != cudaSuccess) {
       (void)cudaGetLastError();
-      return 1;
+      return 0;
     }
-    return count;
+    return processors * each;
   }
   template <class Kernel>
   static Status launch(const Kernel& kernel, Grid grid, Stream stream) {

@@ -19,7 +19,8 @@ namespace kvast::gpu {
 ///   copy(to, from, bytes, stream)           either side on either machine
 ///   fill(memory, byte, bytes, stream)
 ///   wait(stream)                            until all before is done
-///   processors()                            multiprocessors, at least 1
+///   together<Kernel>(grid)                  thread blocks of such a launch that run at the same
+///                                           time on the whole device; 0 where none can
 ///   launch(kernel, grid, stream)            see block.cuh
 template <class Candidate>
 concept Device = requires(void*& memory, const void* from, std::size_t bytes,
@@ -31,7 +32,6 @@ concept Device = requires(void*& memory, const void* from, std::size_t bytes,
   { Candidate::copy(memory, from, bytes, stream) } -> std::same_as<Status>;
   { Candidate::fill(memory, 0, bytes, stream) } -> std::same_as<Status>;
   { Candidate::wait(stream) } -> std::same_as<Status>;
-  { Candidate::processors() } -> std::same_as<int>;
 };
 
 }  // namespace kvast::gpu

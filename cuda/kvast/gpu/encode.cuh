@@ -34,18 +34,13 @@ struct ChooseSealed {
     if (block.thread() == 0) sealed[block.index()] = blocks;
     if (blocks == 0) return;
     const int first = head.coded.count;
-    int missing = 0;
-    for (int at = block.thread(); at < blocks; at += block.threads()) {
-      kvast::Block* made = take_record(block, layer, true);
-      head.coded.data[first + at] = made;
-      missing += made == nullptr ? 1 : 0;
-      if (made == nullptr) continue;
-      made->live = kAllLive;
-      made->used = kBlockTokens;
-    }
-    if (block_scan(block, missing, shared.scratch).total > 0) {
+    if (!extend(block, layer, head.coded, first + blocks, true, shared.scratch)) {
       if (block.thread() == 0) sealed[block.index()] = 0;
       return;
+    }
+    for (int at = first + block.thread(); at < first + blocks; at += block.threads()) {
+      head.coded[at].live = kAllLive;
+      head.coded[at].used = kBlockTokens;
     }
     const auto warp = block.warp();
     in_order(block, shared, head, first, head.blocks(), layer.first_coded, blocks * kBlockTokens,

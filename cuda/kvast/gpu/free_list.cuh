@@ -66,6 +66,7 @@ KVAST_HD std::byte* take_block(const Block& block, const BlockClass& from) {
       block.fetch_add(from.missing, 1);
       return nullptr;
     }
+    block.fence();  // the link was written before the block was given
     const Word next = *reinterpret_cast<const volatile Word*>(first);
     const Word wanted = detail::word_of(detail::address_of(next), top);
     const Word seen = block.compare_exchange(&from.list->top, top, wanted);

@@ -19,6 +19,15 @@ __global__ void __launch_bounds__(Kernel::kThreads) enter_kernel(const Kernel ke
   kernel(block);
 }
 
+/// More shared memory than a kernel has without asking.
+template <class Kernel>
+cudaError_t grant_shared(std::size_t bytes) {
+  constexpr std::size_t kGranted = std::size_t{48} << 10U;
+  if (bytes <= kGranted) return cudaSuccess;
+  return cudaFuncSetAttribute(enter_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(bytes));
+}
+
 /// Status of a call of CUDA's runtime. Also takes the error out of the runtime's memory, or the
 /// next call would report it again.
 inline Status status_of(cudaError_t error, const char* what) {
@@ -31,19 +40,16 @@ inline Status status_of(cudaError_t error, const char* what) {
 
 }  // namespace detail
 
-/// Starts `kernel` on `stream` and returns; a launch that the device refuses is a Status. A grid of
-/// no blocks does nothing.
+/// Starts `kernel` on `stream` and returns; a launch that the device refuses is a Status, and so is
+/// a grid of fewer than no blocks. One of none does nothing.
 template <class Kernel>
 Status launch(const Kernel& kernel, Grid grid, cudaStream_t stream) {
   static_assert(Kernel::kThreads % kWarp == 0, "Kernel::kThreads must be a multiple of 32");
-  if (grid.blocks <= 0) return {};
-  constexpr std::size_t kGranted = std::size_t{48} << 10U;  // without asking
-  if (grid.shared_bytes > kGranted) {
-    const cudaError_t error = cudaFuncSetAttribute(detail::enter_kernel<Kernel>,
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   static_cast<int>(grid.shared_bytes));
-    if (error != cudaSuccess) return detail::status_of(error, "launch: shared memory");
-  }
+  if (grid.blocks == 0) return {};
+  if (grid.blocks < 0) return {StatusCode::device_failed, "launch: more than 2^31 - 1 blocks"};
+  if (const cudaError_t error = detail::grant_shared<Kernel>(grid.shared_bytes);
+      error != cudaSuccess)
+    return detail::status_of(error, "launch: shared memory");
   detail::enter_kernel<Kernel>
       <<<static_cast<unsigned>(grid.blocks), Kernel::kThreads, grid.shared_bytes, stream>>>(kernel);
   return detail::status_of(cudaGetLastError(), "launch");

@@ -54,6 +54,7 @@ struct TakeBack {
   /// Grid: sequences * heads.
   template <class Block>
   KVAST_HD void operator()(Block& block) const {
+    if (layer.counters->missing != 0) return;  // not all have them, and the cache is lost
     const int count = layer.rows[block.index() / layer.head_count].count;
     BlockList& list = layer.head(block.index()).dense;
     const int stay = list.slots() - count;

@@ -90,13 +90,26 @@ class Pool {
     int size_class = 0;
     std::int64_t blocks = 0;
   };
-  /// Kernels may take so many more blocks; all or nothing.
+  /// Kernels may take so many more blocks; all or nothing. Where memory is missing, none that was
+  /// got for it is kept.
   Status promise(std::span<const Promise> promises) {
     for (const Promise& one : promises) at(one.size_class).promised += one.blocks;
+    slabs_.clear();
     Status status = prepare();
     for (const Promise& one : promises) {
-      while (status && at(one.size_class).blocks < at(one.size_class).promised)
+      SizeClass& mine = at(one.size_class);
+      while (status && mine.blocks < mine.promised)
         status.then([&] { return grow(one.size_class); });
+    }
+    // blocks of a slab that a list has stay there: kernels may have taken some
+    std::size_t linked = 0;
+    while (status && linked < slabs_.size()) {
+      status.then([&] { return link(slabs_[linked]); });
+      if (status) ++linked;
+    }
+    for (; linked < slabs_.size(); ++linked) {
+      at(slabs_[linked].size_class).blocks -= slabs_[linked].count;
+      release(slabs_[linked].memory);
     }
     if (!status) take_back(promises);
     return status;
@@ -139,6 +152,11 @@ class Pool {
     void* at = nullptr;
     std::size_t bytes = 0;
   };
+  struct Slab {
+    int size_class = 0;
+    void* memory = nullptr;
+    std::int64_t count = 0;  // blocks
+  };
 
   SizeClass& at(int size_class) { return classes_[static_cast<std::size_t>(size_class)]; }
   const SizeClass& at(int size_class) const {
@@ -159,32 +177,42 @@ class Pool {
     }
   }
 
-  // One more slab: as much as there is already, within bounds.
+  // One more slab: as much as there is already, within bounds; or what is missing, if that is all
+  // that can be had.
   Status grow(int size_class) {
     SizeClass& mine = at(size_class);
     constexpr std::size_t kFirstSlab = std::size_t{1} << 16U;
     const std::size_t have = static_cast<std::size_t>(mine.blocks) * mine.bytes;
     const std::size_t wanted =
         std::min(std::max(std::bit_floor(have | 1U), kFirstSlab), options_.slab_bytes);
-    const std::size_t count = std::max<std::size_t>(wanted / mine.bytes, 1);
-    void* memory = nullptr;
-    if (Status status = allocate(memory, count * mine.bytes); !status) return status;
-    const AddSlab kernel{.list = list(size_class),
-                         .memory = static_cast<std::byte*>(memory),
-                         .bytes = static_cast<std::int64_t>(mine.bytes),
-                         .count = static_cast<std::int64_t>(count)};
-    if (Status status = DeviceType::launch(kernel, Grid{}, options_.stream); !status) {
-      release(memory);
-      return status;
+    const auto usual = static_cast<std::int64_t>(std::max<std::size_t>(wanted / mine.bytes, 1));
+    const std::int64_t least = std::min(usual, mine.promised - mine.blocks);
+    Slab slab{.size_class = size_class, .count = usual};
+    if (Status status = allocate(slab.memory, static_cast<std::size_t>(usual) * mine.bytes);
+        !status) {
+      if (least == usual) return status;
+      slab.count = least;
+      if (Status again = allocate(slab.memory, static_cast<std::size_t>(least) * mine.bytes);
+          !again)
+        return again;
     }
-    mine.blocks += static_cast<std::int64_t>(count);
+    slabs_.push_back(slab);
+    mine.blocks += slab.count;
     return {};
+  }
+  Status link(const Slab& slab) {
+    return DeviceType::launch(AddSlab{.list = list(slab.size_class),
+                                      .memory = static_cast<std::byte*>(slab.memory),
+                                      .bytes = static_cast<std::int64_t>(at(slab.size_class).bytes),
+                                      .count = slab.count},
+                              Grid{}, options_.stream);
   }
 
   PoolOptions<Stream> options_;
   FreeList* lists_ = nullptr;
   std::vector<SizeClass> classes_;
   std::vector<Memory> held_memory_;
+  std::vector<Slab> slabs_;  // of the promise that is being made
   std::size_t held_ = 0;
 };
 

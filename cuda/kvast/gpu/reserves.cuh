@@ -19,7 +19,12 @@ class Reserves {
   Reserves(Pool<DeviceType>& pool, int sequences) : pool_(pool), sequences_(sequences) {}
   Reserves(const Reserves&) = delete;
   Reserves& operator=(const Reserves&) = delete;
-  ~Reserves() { (void)promise(std::vector<std::int64_t>(promised_.size(), 0)); }
+  ~Reserves() {
+    for (std::size_t at = 0; at < promised_.size(); ++at) {
+      const typename Pool<DeviceType>::Promise mine{local_[at], promised_[at]};
+      pool_.take_back({&mine, 1});
+    }
+  }
 
   /// A layer's sizes of blocks, whose bytes `view` has.
   void add_layer(const LayerView& view, const Habit& habit, Caller caller) {
@@ -58,7 +63,7 @@ class Reserves {
   Status provide(const std::vector<int>& counts, bool seals, const Counters& seen) {
     return promise(bounds(counts, seals, seen));
   }
-  /// For replays that bring `tokens` to each sequence; until settle().
+  /// For replays that bring `tokens` to each sequence, in all, until settle().
   void expect_replays(int tokens) { replayed_ = tokens; }
   int replayed() const { return replayed_; }
 

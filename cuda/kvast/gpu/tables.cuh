@@ -14,6 +14,7 @@
 
 #include "kvast/core/block.h"
 #include "kvast/core/rotation.h"
+#include "kvast/gpu/collective.cuh"
 #include "kvast/gpu/free_list.cuh"
 
 namespace kvast::gpu {
@@ -44,7 +45,7 @@ struct LayerView {
   int dense_value_bytes = 0;
   SideLayout layout{};        ///< of a record: what follows its kvast::Block
   std::int64_t ranks_at = 0;  ///< in a record, 32 ranks of its tokens; 0: nothing is ranked
-  Rotation key_rotation{};  ///< of all that is stored; dim 0: none
+  Rotation key_rotation{};    ///< of all that is stored; dim 0: none
   Rotation value_rotation{};
   BlockClass side{};
   BlockClass dense_keys{};
@@ -76,14 +77,21 @@ KVAST_HD inline std::byte* dense_value(const LayerView& layer, const kvast::Bloc
   return block.values + static_cast<std::ptrdiff_t>(slot) * layer.dense_value_bytes;
 }
 
-/// Takes a record and payload for it. Null where a list was empty: then nothing is taken for good,
-/// and Counters::missing says so.
+/// Takes a record and payload for it. Null where a list was empty: then nothing is taken, and
+/// Counters::missing says so.
 template <class Block>
 KVAST_HD kvast::Block* take_record(const Block& block, const LayerView& layer, bool coded) {
+  const BlockClass& of_keys = coded ? layer.coded_keys : layer.dense_keys;
+  const BlockClass& of_values = coded ? layer.coded_values : layer.dense_values;
   auto* record = reinterpret_cast<kvast::Block*>(take_block(block, layer.side));
-  std::byte* keys = take_block(block, coded ? layer.coded_keys : layer.dense_keys);
-  std::byte* values = take_block(block, coded ? layer.coded_values : layer.dense_values);
-  if (record == nullptr || keys == nullptr || values == nullptr) return nullptr;
+  std::byte* keys = take_block(block, of_keys);
+  std::byte* values = take_block(block, of_values);
+  if (record == nullptr || keys == nullptr || values == nullptr) {
+    if (record != nullptr) give_block(block, layer.side, reinterpret_cast<std::byte*>(record));
+    if (keys != nullptr) give_block(block, of_keys, keys);
+    if (values != nullptr) give_block(block, of_values, values);
+    return nullptr;
+  }
   record->keys = keys;
   record->values = values;
   record->live = 0;
@@ -96,6 +104,28 @@ KVAST_HD void give_record(const Block& block, const LayerView& layer, kvast::Blo
   give_block(block, coded ? layer.coded_keys : layer.dense_keys, record->keys);
   give_block(block, coded ? layer.coded_values : layer.dense_values, record->values);
   give_block(block, layer.side, reinterpret_cast<std::byte*>(record));
+}
+
+/// Takes records for list[list.count .. blocks), without counting them. False where one is missing,
+/// or the list has no room, as when more replays came than were reserved: then none is taken, and
+/// Counters::missing says so. Every thread takes part; `shared`: see block_scan.
+template <class Block>
+KVAST_HD bool extend(const Block& block, const LayerView& layer, BlockList& list, int blocks,
+                     bool coded, int* shared) {
+  if (blocks > list.capacity) {
+    if (block.thread() == 0) block.fetch_add(&layer.counters->missing, 1);
+    return false;
+  }
+  int missing = 0;
+  for (int at = list.count + block.thread(); at < blocks; at += block.threads()) {
+    list.data[at] = take_record(block, layer, coded);
+    missing += list.data[at] == nullptr ? 1 : 0;
+  }
+  if (block_scan(block, missing, shared).total == 0) return true;
+  for (int at = list.count + block.thread(); at < blocks; at += block.threads()) {
+    if (list.data[at] != nullptr) give_record(block, layer, list.data[at], coded);
+  }
+  return false;
 }
 
 /// Gives every (layer, sequence, head) larger arrays of block pointers, or its first ones. Their

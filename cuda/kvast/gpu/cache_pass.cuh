@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// KVCache<Policy, OnGpu<S>>::Pass: new tokens on their way into a cache on the device.
+#pragma once
+
+#include "kvast/gpu/kv_cache.cuh"
+
+namespace kvast {
+
+/// Handle of the open pass: append, then commit, for every layer. A Status of failure tears the
+/// cache. Dropped before the first commit it leaves the cache as it was, if the device still works.
+template <class PolicyType, class S, class DeviceType, class Arch>
+class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
+ public:
+  Pass(Pass&& other) noexcept : cache_(std::exchange(other.cache_, nullptr)) {}
+  Pass& operator=(Pass&&) = delete;
+  ~Pass() {
+    if (cache_ != nullptr) cache_->memory_.drop();
+  }
+
+  /// New tokens of a layer, those of all sequences after each other: `keys` [rows, H, D], `values`
+  /// [rows, H, Dv], device memory, read when the stream gets there. Numbers that are not finite or
+  /// too large for the storage become 0 and are counted (KVCache::counters).
+  Status append(int layer, const gpu::Tensor& keys, const gpu::Tensor& values,
+                Caller caller = Caller::here()) {
+    auto& memory = memory_of(caller);
+    memory.expect(layer, gpu::Stage::idle, "append", caller);
+    const gpu::LayerView& view = memory.view(layer);
+    gpu::Append<typename Formats::Waiting> kernel;
+    kernel.layer = view;
+    kernel.keys = keys.checked("append: keys", view.head_count, view.head_dim, caller);
+    kernel.values = values.checked("append: values", view.head_count, view.value_dim, caller);
+    kernel.rope = memory.rope();
+    if (view.coded_keys.list != nullptr) {
+      kernel.largest_key =
+          gpu::detail::largest<typename Formats::Waiting, typename Formats::Keys>();
+      kernel.largest_value =
+          gpu::detail::largest<typename Formats::Waiting, typename Formats::Values>();
+    }
+    if (view.key_rotation.dim != 0) {  // coordinates may be larger than numbers by that
+      kernel.largest_key /= std::sqrt(static_cast<float>(view.key_rotation.width));
+      kernel.largest_value /= std::sqrt(static_cast<float>(view.value_rotation.width));
+    }
+    if (kernel.rope.angles != nullptr)
+      kernel.largest_key /= 1.4142137F * std::max(kernel.rope.scale, 1.0F);
+    const auto stream = memory.pool().stream();
+    const gpu::Grid grid{view.tables(), kernel.kSharedBytes};
+    if (memory.most_rows() <= kBlockTokens)
+      return memory.did(layer, DeviceType::launch(kernel, grid, stream));
+    kernel.writes = false;
+    if (Status status = DeviceType::launch(kernel, grid, stream); !status)
+      return memory.did(layer, status);
+    kernel.opens = false;
+    kernel.writes = true;
+    kernel.spread = std::min(blocks_of(memory.most_rows()),
+                             std::max((1 << 30) / std::max(view.tables(), 1), 1));
+    return memory.did(
+        layer,
+        DeviceType::launch(kernel, {view.tables() * kernel.spread, kernel.kSharedBytes}, stream));
+  }
+
+  /// Attention of a layer's new tokens over all that is kept of their sequence, themselves
+  /// included: `queries` [rows, Q, D], `output` [rows, Q, Dv], device memory, of any element types.
+  /// Causal within the pass; sums in f32. Keys are multiplied in the storage's elements, queries
+  /// are rounded to them, but for Dense<float>; codes are read as they are, beside f16 queries.
+  /// Between append and commit, any number of times. The first call with so many queries allocates;
+  /// where that fails (StatusCode::pool_exhausted) the pass goes on as if it had not been called.
+  /// Heads of at most 256 features. Throws Error for formats that no kernel reads.
+  Status attend(int layer, const gpu::Tensor& queries, const gpu::OutputTensor& output,
+                const gpu::AttendOptions& options = {}, Caller caller = Caller::here()) {
+    auto& memory = memory_of(caller);
+    memory.expect(layer, gpu::Stage::appended, "attend", caller);
+    require(
+        Formats::attends, caller, "attend: keys in ", Formats::Keys::kName, " and values in ",
+        Formats::Values::kName,
+        " are not attended to on the device (int8, int4, int2 and fp8-e4m3 are, keys and values "
+        "alike or 8/4 or 4/2 bits); export_dense decodes them");
+    const gpu::LayerView& view = memory.view(layer);
+    require(std::max(view.head_dim, view.value_dim) <= gpu::kMostAttendDim, caller,
+            "attend: heads have ", view.head_dim, " and ", view.value_dim,
+            " features, on the device at most ", gpu::kMostAttendDim);
+    gpu::check_options(options, caller);
+    gpu::AttendCall call{.layer = view, .options = options, .rope = memory.query_rope()};
+    call.group = cache_->groups_[static_cast<std::size_t>(layer)];
+    call.queries = queries.checked("attend: queries", call.query_heads(), view.head_dim, caller);
+    call.output = output.checked("attend: output", call.query_heads(), view.value_dim, caller);
+    const float scale =
+        options.scale != 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(view.head_dim));
+    call.rules = gpu::LogitRules::of(scale, options.softcap);
+    const Status status = cache_->attention_.run(call, memory.most_rows());
+    return cache_->attention_.started() ? memory.did(layer, status) : status;
+  }
+
+  /// Makes the pass final for a layer: evict, seal.
+  Status commit(int layer, Caller caller = Caller::here()) {
+    auto& memory = memory_of(caller);
+    memory.expect(layer, gpu::Stage::appended, "commit", caller);
+    return finish(memory.commit(layer, 1, commit_kernels(memory)));
+  }
+  /// For all layers at once: fewer launches.
+  Status commit(Caller caller = Caller::here()) {
+    auto& memory = memory_of(caller);
+    for (int layer = 0; layer < memory.layers(); ++layer)
+      memory.expect(layer, gpu::Stage::appended, "commit", caller);
+    return finish(memory.commit(0, memory.layers(), commit_kernels(memory)));
+  }
+
+ private:
+  friend class KVCache;
+  explicit Pass(KVCache& cache) : cache_(&cache) {}
+
+  auto& memory_of(Caller caller) const {
+    require(cache_ != nullptr && cache_->memory_.open(), caller,
+            "pass: it is over, or was moved from");
+    require(!cache_->memory_.torn(), caller, "pass: the cache is torn; clear it");
+    return cache_->memory_;
+  }
+  /// launches(place, tables) for layers that are committed together.
+  auto commit_kernels(gpu::CacheMemory<DeviceType>& memory) const {
+    return [this, &memory](const gpu::detail::Place& place, int tables, bool coded) -> Status {
+      const auto stream = memory.pool().stream();
+      const bool acts = kEvicts && (detail::when_of(cache_->policy_).kind != When::Kind::prompt ||
+                                    cache_->ends_prompt_);
+      if constexpr (kEvicts) {
+        if (acts) {
+          if (Status status = DeviceType::launch(gpu::Drop<PolicyType>{place, cache_->policy_},
+                                                 {tables, 0}, stream);
+              !status)
+            return status;
+        }
+      }
+      if constexpr (Formats::codes) {
+        if (coded && cache_->seals_) {
+          if (Status status = memory.template seal<typename Formats::Keys, typename Formats::Values,
+                                                   typename Formats::Waiting>(place, tables);
+              !status)
+            return status;
+        }
+      }
+      if (!acts && !(coded && cache_->seals_)) return {};
+      return DeviceType::launch(gpu::Compact{place}, {tables, gpu::Compact::kSharedBytes}, stream);
+    };
+  }
+  Status finish(Status status) {
+    if (!status || !cache_->memory_.open()) cache_ = nullptr;
+    return status;
+  }
+
+  KVCache* cache_;
+};
+
+}  // namespace kvast
