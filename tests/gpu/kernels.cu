@@ -2,6 +2,7 @@
 // Every kernel of the library, compiled and not run: ./dev check cuda does it for sm_80, sm_90a and
 // sm_100.
 #include "kvast/format/codebook.h"
+#include "kvast/gpu/allocate.cuh"
 #include "kvast/gpu/attend_weights.cuh"
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/gpu/plan.cuh"
@@ -43,6 +44,7 @@ template Status launch(const detail::Dequantize<Codebook<3>, Part::values>&, Gri
 template Status launch(const detail::Gather&, Grid, cudaStream_t);
 template Status launch(const PoolRanks&, Grid, cudaStream_t);
 template Status launch(const ShareRanks&, Grid, cudaStream_t);
+template Status launch(const AllocateBudget&, Grid, cudaStream_t);
 template Status launch(const Select&, Grid, cudaStream_t);
 
 }  // namespace gpu

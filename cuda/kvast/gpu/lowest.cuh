@@ -37,9 +37,14 @@ struct Threshold {
   std::uint32_t position = 0;
   int ties = 0;
 
+  /// Whether a token is below it; equal to it.
   KVAST_HD bool exceeds(std::uint32_t other, const Head& head, int index, int slot) const {
     if (other != standing) return other < standing;
     return static_cast<std::uint32_t>(head.block(index).position[slot]) < position;
+  }
+  KVAST_HD bool equals(std::uint32_t other, const Head& head, int index, int slot) const {
+    return other == standing &&
+           static_cast<std::uint32_t>(head.block(index).position[slot]) == position;
   }
 };
 
