@@ -2,10 +2,14 @@
 // Every kernel of the library, compiled and not run: ./dev check cuda does it for sm_80, sm_90a and
 // sm_100.
 #include "kvast/format/codebook.h"
+#include "kvast/gpu/allocate.cuh"
 #include "kvast/gpu/attend_weights.cuh"
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/gpu/plan.cuh"
+#include "kvast/gpu/pool_ranks.cuh"
 #include "kvast/gpu/quantize.cuh"
+#include "kvast/gpu/select.cuh"
+#include "kvast/gpu/share_ranks.cuh"
 #include "kvast/policy/full.h"
 #include "kvast/policy/streaming_llm.h"
 
@@ -38,6 +42,10 @@ template Status launch(const detail::Quantize<Codebook<3>, Part::keys>&, Grid, c
 template Status launch(const detail::Quantize<Int<3>, Part::values>&, Grid, cudaStream_t);
 template Status launch(const detail::Dequantize<Codebook<3>, Part::values>&, Grid, cudaStream_t);
 template Status launch(const detail::Gather&, Grid, cudaStream_t);
+template Status launch(const PoolRanks&, Grid, cudaStream_t);
+template Status launch(const ShareRanks&, Grid, cudaStream_t);
+template Status launch(const AllocateBudget&, Grid, cudaStream_t);
+template Status launch(const Select&, Grid, cudaStream_t);
 
 }  // namespace gpu
 }  // namespace kvast

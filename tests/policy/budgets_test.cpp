@@ -9,6 +9,17 @@
 namespace kvast::test {
 namespace {
 
+std::vector<int> parts_of(const std::vector<double>& shares, int total,
+                          const std::vector<int>& most) {
+  std::vector<Claim> claims(shares.size());
+  for (std::size_t at = 0; at < claims.size(); ++at)
+    claims[at] = {.share = shares[at], .most = most[at]};
+  apportion(claims.data(), static_cast<int>(claims.size()), total);
+  std::vector<int> parts;
+  for (const Claim& claim : claims) parts.push_back(claim.part);
+  return parts;
+}
+
 TEST(Apportion, LosesAndMakesNothing) {
   Random random(5);
   for (int trial = 0; trial < 2000; ++trial) {
@@ -20,8 +31,7 @@ TEST(Apportion, LosesAndMakesNothing) {
       most.push_back(random.between(0, 40));
     }
     const int total = random.between(0, 200);
-    std::vector<int> parts(count);
-    apportion(shares, total, most, parts);
+    const std::vector<int> parts = parts_of(shares, total, most);
     EXPECT_EQ(sum(parts), std::min(total, sum(most)));
     for (std::size_t at = 0; at < count; ++at) {
       EXPECT_GE(parts[at], 0);
@@ -31,13 +41,9 @@ TEST(Apportion, LosesAndMakesNothing) {
 }
 
 TEST(Apportion, RoundsByLargestRemainder) {
-  std::vector<int> parts(3);
-  apportion(std::vector<double>{1.0, 1.0, 1.0}, 10, std::vector<int>{99, 99, 99}, parts);
-  EXPECT_EQ(parts, (std::vector<int>{4, 3, 3}));
-  apportion(std::vector<double>{5.2, 3.3, 1.5}, 10, std::vector<int>{99, 99, 99}, parts);
-  EXPECT_EQ(parts, (std::vector<int>{5, 3, 2}));
-  apportion(std::vector<double>{8.0, 1.0, 1.0}, 10, std::vector<int>{4, 99, 99}, parts);
-  EXPECT_EQ(parts, (std::vector<int>{4, 3, 3}));
+  EXPECT_EQ(parts_of({1.0, 1.0, 1.0}, 10, {99, 99, 99}), (std::vector<int>{4, 3, 3}));
+  EXPECT_EQ(parts_of({5.2, 3.3, 1.5}, 10, {99, 99, 99}), (std::vector<int>{5, 3, 2}));
+  EXPECT_EQ(parts_of({8.0, 1.0, 1.0}, 10, {4, 99, 99}), (std::vector<int>{4, 3, 3}));
 }
 
 TEST(PerLayerBudget, LeavesLayersWithoutABudgetAlone) {

@@ -2,47 +2,58 @@
 // Whole tokens out of fractional shares, so that nothing is lost or made by rounding.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <span>
-#include <vector>
+
+#include "kvast/core/numeric.h"
 
 namespace kvast {
 
-/// Splits `total` into whole parts near `shares` (at least 0, in any unit), none above its `most`,
-/// by largest remainder; of equal remainders the first wins. The parts sum to min(total, sum of
-/// most) exactly.
-inline void apportion(std::span<const double> shares, int total, std::span<const int> most,
-                      std::span<int> parts) {
-  std::fill(parts.begin(), parts.end(), 0);
-  std::vector<double> remainders(shares.size());
+/// One of those among whom something is split.
+struct Claim {
+  double share = 0.0;      ///< at least 0 and finite, in any unit
+  int most = 0;            ///< that it can take
+  int part = 0;            ///< out: what it gets
+  double remainder = 0.0;  ///< of the round that is on
+};
+
+/// Splits `total` into whole parts near the shares of `claims` [count], none above its most, by
+/// largest remainder; of equal remainders the first wins. The parts sum to min(total, sum of most)
+/// exactly. Claims: Claim, or what derives from it.
+template <class Claims>
+KVAST_HD void apportion(Claims* claims, int count, int total) {
+  for (int at = 0; at < count; ++at) claims[at].part = 0;
   for (int left = total; left > 0;) {
     double sum = 0.0;
     int open = 0;
-    for (std::size_t at = 0; at < shares.size(); ++at) {
-      if (parts[at] >= most[at]) continue;
-      sum += shares[at];
+    for (int at = 0; at < count; ++at) {
+      if (claims[at].part >= claims[at].most) continue;
+      sum += claims[at].share;
       ++open;
     }
     if (open == 0) return;
     // what full parts gave up goes to the open ones in a further round
     const int round = left;
-    for (std::size_t at = 0; at < shares.size(); ++at) {
-      remainders[at] = -1.0;
-      if (parts[at] >= most[at]) continue;
-      const double wanted = round * (sum > 0.0 ? shares[at] / sum : 1.0 / open);
-      const int given = std::min(static_cast<int>(std::floor(wanted + 1e-9)), most[at] - parts[at]);
-      parts[at] += given;
+    for (int at = 0; at < count; ++at) {
+      Claim& claim = claims[at];
+      claim.remainder = -1.0;
+      if (claim.part >= claim.most) continue;
+      const double wanted = multiply(round, sum > 0.0 ? claim.share / sum : 1.0 / open);
+      // as std::floor: it is not negative
+      const int given = least_of(static_cast<int>(wanted + 1e-9), claim.most - claim.part);
+      claim.part += given;
       left -= given;
-      if (parts[at] < most[at]) remainders[at] = wanted - given;
+      if (claim.part < claim.most) claim.remainder = wanted - given;
     }
     while (left > 0) {
-      const auto best = std::max_element(remainders.begin(), remainders.end());
-      if (*best < 0.0 || *best >= 1.0) break;
-      const auto at = static_cast<std::size_t>(best - remainders.begin());
-      *best = -1.0;
-      ++parts[at];
+      Claims* best = claims;
+      for (int at = 1; at < count; ++at) {
+        if (best->remainder < claims[at].remainder) best = claims + at;
+      }
+      if (best->remainder < 0.0 || best->remainder >= 1.0) break;
+      best->remainder = -1.0;
+      ++best->part;
       --left;
     }
   }

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "kvast/core/combine_ranks.h"
 #include "kvast/core/policy.h"
 #include "kvast/host/rank.h"
 
@@ -34,27 +35,13 @@ inline void pool_ranks(const Head& head, Pooling pooling, RankWork& work) {
   for (int at = 0; at < count; ++at)
     votes[static_cast<std::size_t>(at)] =
         work.ranks[static_cast<std::size_t>(work.order[static_cast<std::size_t>(at)].slot)];
-  for (int at = 0; at < count; ++at) {
-    const int begin = std::max(0, at - pooling.width / 2);
-    const int end = std::min(count, at + pooling.width / 2 + 1);
-    double pooled = votes[static_cast<std::size_t>(begin)];  // or equal windows would not tie
-    for (int neighbour = begin + 1; neighbour < end; ++neighbour) {
-      const float vote = votes[static_cast<std::size_t>(neighbour)];
-      if (pooling.kind == Pooling::Kind::average) {
-        pooled += static_cast<double>(vote);
-      } else if (rank_key(vote) > rank_key(static_cast<float>(pooled))) {
-        pooled = static_cast<double>(vote);
-      }
-    }
-    if (pooling.kind == Pooling::Kind::average) pooled /= pooling.width;
+  for (int at = 0; at < count; ++at)
     work.ranks[static_cast<std::size_t>(work.order[static_cast<std::size_t>(at)].slot)] =
-        static_cast<float>(pooled);
-  }
+        pooled_vote(votes.data(), count, at, pooling);
 }
 
-/// One set per layer: every head's rank becomes the mean over heads; a pin of any head holds for
-/// all, and so does a drop where no head pins. Heads that keep one set hold the same tokens in the
-/// same slots.
+/// One set per layer: every head's rank becomes the mean over heads (shared_rank). Heads that keep
+/// one set hold the same tokens in the same slots.
 inline void share_ranks(std::span<RankWork* const> heads) {
   std::vector<float>& first = heads[0]->ranks;
   const auto count = static_cast<float>(heads.size());
@@ -73,10 +60,9 @@ inline void share_ranks(std::span<RankWork* const> heads) {
         sums[slot] += ranks[slot];
       }
     }
-    for (int slot = 0; slot < kBlockTokens; ++slot) {
-      const float mean = lowest[slot] <= kDropKey ? kDrop : sums[slot] / count;
-      first[block + static_cast<std::size_t>(slot)] = highest[slot] >= kPinKey ? kPin : mean;
-    }
+    for (int slot = 0; slot < kBlockTokens; ++slot)
+      first[block + static_cast<std::size_t>(slot)] =
+          shared_rank(sums[slot], count, highest[slot], lowest[slot]);
   }
   for (RankWork* head : heads.subspan(1)) head->ranks = first;
 }
