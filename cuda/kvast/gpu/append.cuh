@@ -34,25 +34,29 @@ struct SlotRope {
   }
 };
 
+KVAST_HD inline bool fits(float number, float largest) {
+  return (bits_as<std::uint32_t>(number) & 0x7FFFFFFFU) <= bits_as<std::uint32_t>(largest);
+}
+
 /// What is not finite, or beyond `largest`, is stored as 0 and counted: it must not poison its
 /// neighbours, and a kernel cannot refuse.
 template <class Block>
 KVAST_HD float storable(const Block& block, float number, float largest, Counters* counters) {
-  if ((bits_as<std::uint32_t>(number) & 0x7FFFFFFFU) <= bits_as<std::uint32_t>(largest))
-    return number;
+  if (fits(number, largest)) return number;
   block.fetch_add(&counters->refused, 1);
   return 0.0F;
 }
 
 /// Of many rows per sequence, one launch opens their slots and a second one, of many blocks, writes
-/// them; a decode step does both at once.
-template <DenseFormat Format>
+/// them; a decode step does both at once. `State`: the policy's.
+template <DenseFormat Format, class State = Stateless>
 struct Append {
   static constexpr int kThreads = 128;
   static constexpr std::size_t kSharedBytes = kThreads / kWarp * sizeof(int);
   LayerView layer{};
-  Tensor keys{};    ///< [rows, heads, head_dim], strides filled in
-  Tensor values{};  ///< [rows, heads, value_dim]
+  Tensor keys{};                     ///< [rows, heads, head_dim], strides filled in
+  Tensor values{};                   ///< [rows, heads, value_dim]
+  const TokenKind* kinds = nullptr;  ///< [rows]; null: other
   SlotRope rope{};
   float largest_key = Format::kLargest;
   float largest_value = Format::kLargest;
@@ -67,13 +71,13 @@ struct Append {
     const Rows rows = layer.rows[table / layer.head_count];
     if (rows.count == 0) return;
     BlockList& list = layer.head(table).dense;
-    if (opens && !open(block, list, table / layer.head_count, rows.count)) return;
+    if (opens && !open(block, list, table / layer.head_count, rows)) return;
     if (!writes) return;
     // a launch before this one should have opened the slots
     if (!opens && layer.counters->missing != 0) return;
     const int base = list.slots() - rows.count;
     for (int row = block.index() % spread; row < rows.count; row += spread) {
-      const kvast::Block& to = list[(base + row) / kBlockTokens];
+      kvast::Block& to = list[(base + row) / kBlockTokens];
       write(block, to, (base + row) % kBlockTokens, rows.first + row, table % layer.head_count);
     }
   }
@@ -81,11 +85,11 @@ struct Append {
  private:
   using Stored = typename Format::Element;
 
-  /// Slots for `count` more tokens. False where a block is missing.
+  /// Slots for more tokens. False where a block is missing.
   template <class Block>
-  KVAST_HD bool open(const Block& block, BlockList& list, int sequence, int count) const {
+  KVAST_HD bool open(const Block& block, BlockList& list, int sequence, const Rows& rows) const {
     const int before = list.slots();
-    const int after = before + count;
+    const int after = before + rows.count;
     const int blocks = blocks_of(after);
     if (!extend(block, layer, list, blocks, false, reinterpret_cast<int*>(block.shared())))
       return false;
@@ -94,15 +98,21 @@ struct Append {
       kvast::Block& one = *list.data[at];
       const int used = least_of(after - at * kBlockTokens, kBlockTokens);
       for (int slot = most_of(before - at * kBlockTokens, 0); slot < used; ++slot) {
-        one.position[slot] = layer.lengths[sequence] + at * kBlockTokens + slot - before;
+        const int row = at * kBlockTokens + slot - before;
+        one.position[slot] = layer.lengths[sequence] + row;
         one.live |= 1U << slot;
+        if constexpr (!std::is_empty_v<State>)
+          reinterpret_cast<State*>(layer.layout.states_of(one))[slot] = State{};
+        if (layer.layout.kinds != 0)
+          layer.layout.kinds_of(one)[slot] =
+              kinds != nullptr ? kinds[rows.first + row] : TokenKind::other;
       }
       one.used = used;
     }
     block.sync();
     if (block.thread() == 0) {
       list.count = blocks;
-      list.live += count;
+      list.live += rows.count;
     }
     block.sync();
     return true;
@@ -121,12 +131,13 @@ struct Append {
   }
 
   template <class Block>
-  KVAST_HD void write(const Block& block, const kvast::Block& to, int slot, int row,
-                      int head) const {
+  KVAST_HD void write(const Block& block, kvast::Block& to, int slot, int row, int head) const {
     auto* key = reinterpret_cast<Stored*>(dense_key(layer, to, slot));
     auto* value = reinterpret_cast<Stored*>(dense_value(layer, to, slot));
     const std::int64_t key_at = keys.at(row, head);
     const std::int64_t value_at = values.at(row, head);
+    if (layer.layout.norms != 0 && block.thread() == 0)
+      layer.layout.norms_of(to)[slot] = norm(key_at);
     if (layer.key_rotation.dim != 0) {  // then no slot turns keys
       if (block.warp_index() == 0)
         write_rotated(block, keys, key_at, largest_key, layer.key_rotation, key);
@@ -142,6 +153,17 @@ struct Append {
       value[dim] = Format::element(
           storable(block, read_number(values, value_at + dim), largest_value, layer.counters));
     }
+  }
+
+  /// L2 norm of a key as it arrived, summed in the CPU's order: squares of floats are exact.
+  KVAST_HD float norm(std::int64_t at) const {
+    double squares = 0.0;
+    for (int dim = 0; dim < layer.head_dim; ++dim) {
+      const float number = read_number(keys, at + dim);
+      if (fits(number, largest_key))
+        squares += static_cast<double>(number) * static_cast<double>(number);
+    }
+    return static_cast<float>(least_of(square_root(squares), kMostNorm));
   }
 
   /// By one warp.

@@ -68,15 +68,35 @@ class AttendRunner {
   /// must be of Kept, dense rows of a multiple of 16 bytes.
   Status run(AttendCall& call, int most_queries) {
     started_ = false;
-    const int widest = most_of(call.layer.head_dim, call.layer.value_dim);
-    if (widest <= 64) return run_wide<64>(call, most_queries);
-    if (widest <= 96) return run_wide<96>(call, most_queries);
-    if (widest <= 128) return run_wide<128>(call, most_queries);
-    return run_wide<256>(call, most_queries);
+    return for_width(call.layer, [&](auto width) {
+      return run_wide<decltype(width)::value>(call, most_queries);
+    });
+  }
+  /// body(std::integral_constant) with the width of the kernel that the layer's heads have.
+  template <class Body>
+  static Status for_width(const LayerView& layer, const Body& body) {
+    const int widest = most_of(layer.head_dim, layer.value_dim);
+    if (widest <= 64) return body(std::integral_constant<int, 64>{});
+    if (widest <= 96) return body(std::integral_constant<int, 96>{});
+    if (widest <= 128) return body(std::integral_constant<int, 128>{});
+    return body(std::integral_constant<int, 256>{});
   }
   /// Whether kernels of the last run may have run, although it failed. They have not where memory
   /// was missing.
   bool started() const { return started_; }
+
+  /// Thread blocks that run at the same time. Each kernel is asked about once: the answer takes the
+  /// driver about as long as a launch.
+  template <class Kernel>
+  int workers_of(Grid one) {
+    const auto known = std::find_if(known_.begin(), known_.end(), [&](const Known& entry) {
+      return entry.kernel == &kTag<Kernel> && entry.shared_bytes == one.shared_bytes;
+    });
+    if (known != known_.end()) return known->workers;
+    const int workers = DeviceType::template together<Kernel>(one);
+    if (workers > 0) known_.push_back({&kTag<Kernel>, one.shared_bytes, workers});
+    return workers;
+  }
 
  private:
   template <int kDim>
@@ -123,19 +143,6 @@ class AttendRunner {
                                 stream);
     });
     return status;
-  }
-
-  /// Thread blocks that run at the same time. Each kernel is asked about once: the answer takes the
-  /// driver about as long as a launch.
-  template <class Kernel>
-  int workers_of(Grid one) {
-    const auto known = std::find_if(known_.begin(), known_.end(), [&](const Known& entry) {
-      return entry.kernel == &kTag<Kernel> && entry.shared_bytes == one.shared_bytes;
-    });
-    if (known != known_.end()) return known->workers;
-    const int workers = DeviceType::template together<Kernel>(one);
-    if (workers > 0) known_.push_back({&kTag<Kernel>, one.shared_bytes, workers});
-    return workers;
   }
 
   Status provide(AttendCall& call, const AttendSplit& split, int tile_rows) {

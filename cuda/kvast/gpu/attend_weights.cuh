@@ -19,21 +19,23 @@ struct WeightRules {
 
   KVAST_HD int first_query(int count) const { return newest > 0 ? most_of(count - newest, 0) : 0; }
   /// All but the weight.
-  KVAST_HD Attention seen(const AttendCall& call, const RowTile& tile, int query) const {
-    const int count = call.layer.rows[tile.sequence].count;
-    Attention made{.step = tile.first_position + query,
+  KVAST_HD Attention seen(const LayerView& layer, int table, int query) const {
+    const int sequence = table / layer.head_count;
+    const int count = layer.rows[sequence].count;
+    Attention made{.step = layer.lengths[sequence] + query,
                    .row = query - first_query(count),
                    .after = count - 1 - query};
-    made.visible = visible != nullptr ? visible[std::int64_t{tile.table} * queries + query]
-                                      : call.layer.head(tile.table).live() - made.after;
-    if (prompt_ends != nullptr)
-      made.generated = most_of(made.step - prompt_ends[tile.sequence] + 1, 0);
+    made.visible = visible != nullptr ? visible[std::int64_t{table} * queries + query]
+                                      : layer.head(table).live() - made.after;
+    if (prompt_ends != nullptr) made.generated = most_of(made.step - prompt_ends[sequence] + 1, 0);
     return made;
   }
   /// One query head's weight joins its group's. As the CPU's reduce_weights.
   KVAST_HD float join(float before, float weight, int group) const {
-    if (reduce == Reduce::max) return most_of(before, weight);
-    return before + (reduce == Reduce::mean ? weight / static_cast<float>(group) : weight);
+    const bool none = (bits_as<std::uint32_t>(weight) & 0x7FFFFFFFU) > 0x7F800000U;
+    if (reduce == Reduce::max) return none ? weight : most_of(before, weight);
+    if (reduce == Reduce::sum) return before + weight;
+    return before + weight * divide(1.0F, static_cast<float>(group));
   }
 };
 
@@ -114,7 +116,7 @@ struct SavedWeights {
     const bool sees = (one.live >> slot & 1U) != 0;
     const int window = call.options.window;
     const bool in_window = window == 0 || one.position[slot] > tile.oldest(0, window);
-    Attention seen = rules.seen(call, tile, 0);
+    Attention seen = rules.seen(call.layer, tile.table, 0);
     if (sees && in_window) {
       const std::int64_t line = saved.line(tile.table, index);
       const float* lse = call.options.log_sum_exp +
@@ -246,7 +248,7 @@ struct AgainWeights {
                              : 0.0F;
       weight = rules.join(member == 0 ? 0.0F : weight, here, call.group);
       if (member + 1 < call.group) continue;
-      Attention seen = rules.seen(call, tile, query);
+      Attention seen = rules.seen(call.layer, tile.table, query);
       seen.weight = weight;
       sink(one, tile.table, index, query, slot, sees, seen);
     }

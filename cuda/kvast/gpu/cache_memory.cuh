@@ -11,13 +11,14 @@
 #include "kvast/gpu/append.cuh"
 #include "kvast/gpu/attend_rows.cuh"
 #include "kvast/gpu/cache_tables.cuh"
-#include "kvast/gpu/encode.cuh"
+#include "kvast/gpu/commit.cuh"
 #include "kvast/gpu/pass.cuh"
 #include "kvast/gpu/reserves.cuh"
 
 namespace kvast::gpu {
 
-enum class Stage : std::uint8_t { idle, appended, committed };
+/// How far a pass is with a layer; `observed`: its policy has seen the weights of the pass.
+enum class Stage : std::uint8_t { idle, appended, observed, committed };
 
 namespace detail {
 
@@ -60,7 +61,9 @@ class CacheMemory {
   /// `view` has its dimensions and the bytes of its coded payloads.
   void add_layer(LayerView view, const Habit& habit, Caller caller) {
     view.sequences = sequences_;
-    view.side.bytes = static_cast<std::int64_t>(SideLayout::of<Stateless>({}).bytes);
+    view.side.bytes = static_cast<std::int64_t>(view.layout.bytes);
+    if (view.ranks_at != 0)
+      view.side.bytes = view.ranks_at + kBlockTokens * static_cast<std::int64_t>(sizeof(float));
     view.dense_keys.bytes = std::int64_t{view.dense_key_bytes} * kBlockTokens;
     view.dense_values.bytes = std::int64_t{view.dense_value_bytes} * kBlockTokens;
     reserves_.add_layer(view, habit, caller);
@@ -90,8 +93,16 @@ class CacheMemory {
   }
   bool exists() const { return tables_.exist(); }
   bool open() const { return open_; }
+  bool ends_prompt() const { return ends_prompt_; }
+  /// Whether the open pass is a part of a prompt.
+  bool in_prompt() const { return ends_prompt_ || !seals_; }
   bool torn() const { return torn_; }
-  /// New tokens of the sequence that has most.
+  /// Heads of the layer that has most, times sequences.
+  int most_tables() const { return most_tables_; }
+  /// Blocks that each list has room for.
+  int list_capacity() const { return tables_.capacity(); }
+  /// New tokens of all sequences, and of the one that has most.
+  int rows() const { return std::accumulate(counts_.begin(), counts_.end(), 0); }
   int most_rows() const { return *std::max_element(counts_.begin(), counts_.end()); }
 
   void check(int sequence, int layer, int head, Caller caller) const {
@@ -103,7 +114,9 @@ class CacheMemory {
             ", must lie in [0, ", view(layer).head_count, ")");
   }
 
-  Status begin(int tokens, std::span<const int> counts, bool seals, Caller caller) {
+  /// The pass seals tokens at its end, or ends a prompt.
+  Status begin(int tokens, std::span<const int> counts, bool seals, bool ends_prompt,
+               Caller caller) {
     require(counts.empty() || std::ssize(counts) == sequences_, caller, "begin: counts has ",
             counts.size(), " entries, the cache has ", sequences_, " sequences");
     std::vector<int>& next = next_counts_;
@@ -129,6 +142,7 @@ class CacheMemory {
     if (Status status = send_rows(next); !status) return status;
     counts_ = next;
     seals_ = seals;
+    ends_prompt_ = ends_prompt;
     committed_ = 0;
     open_ = true;
     return {};
@@ -178,14 +192,14 @@ class CacheMemory {
     require(stages_[static_cast<std::size_t>(layer)] == stage, caller, verb,
             ": out of order for layer ", layer);
   }
-  /// After append.
-  Status did(int layer, Status status) {
+  /// After a verb that launched kernels.
+  Status did(int layer, Status status, Stage stage = Stage::appended) {
     torn_ = torn_ || !status;
-    stages_[static_cast<std::size_t>(layer)] = Stage::appended;
+    stages_[static_cast<std::size_t>(layer)] = stage;
     return status;
   }
 
-  /// kernels(place, tables, coded) for layers [first, first + count).
+  /// kernels(scope, seals) for layers [first, first + count).
   template <class Kernels>
   Status commit(int first, int count, const Kernels& kernels) {
     bool coded = false;
@@ -194,8 +208,15 @@ class CacheMemory {
       coded = coded || reserves_.codes(layer);
     }
     committed_ += count;
-    Status status =
-        kernels(detail::Place{tables_.views + first, most_tables_}, count * most_tables_, coded);
+    const CommitScope scope{.place = {tables_.views + first, most_tables_},
+                            .turns = tables_.turns + std::ptrdiff_t{first} * most_tables_,
+                            .sealed = tables_.sealed,
+                            .layers = count,
+                            .sequences = sequences_,
+                            .all_layers = layers(),
+                            .ends_prompt = ends_prompt_,
+                            .sealable = reserves_.unsealed() + most_rows()};
+    Status status = kernels(scope, coded && seals_);
     if (committed_ == layers()) status.then([&] { return finish(); });
     if (!status) {
       torn_ = true;
@@ -203,31 +224,13 @@ class CacheMemory {
     }
     return status;
   }
-  template <class Keys, class Values, class Waiting>
-  Status seal(const detail::Place& place, int tables) {
-    const auto stream = pool_.stream();
-    Status status = DeviceType::launch(ChooseSealed{place, tables_.sealed},
-                                       {tables, ChooseSealed::kSharedBytes}, stream);
-    const int useful = (reserves_.unsealed() + most_rows()) / kBlockTokens;
-    const int spread = std::clamp(useful, 1, std::clamp((1 << 30) / tables, 1, 64));
-    using EncodeKeys = EncodeSealed<Keys, Part::keys, Waiting>;
-    status.then([&] {
-      return DeviceType::launch(EncodeKeys{place, tables_.sealed, tables, spread},
-                                {tables * spread, EncodeKeys::kSharedBytes}, stream);
-    });
-    using EncodeValues = EncodeSealed<Values, Part::values, Waiting>;
-    status.then([&] {
-      return DeviceType::launch(EncodeValues{place, tables_.sealed, tables, spread},
-                                {tables * spread, EncodeValues::kSharedBytes}, stream);
-    });
-    return status;
-  }
 
   /// The pass never was, unless something of it is final already.
   void drop() {
     if (!open_) return;
     open_ = false;
-    torn_ = torn_ || committed_ > 0;
+    torn_ = torn_ || committed_ > 0 ||
+            std::find(stages_.begin(), stages_.end(), Stage::observed) != stages_.end();
     for (int layer = 0; layer < layers() && !torn_; ++layer) {
       if (stages_[static_cast<std::size_t>(layer)] == Stage::idle) continue;
       const Status status =
@@ -308,8 +311,6 @@ class CacheMemory {
   }
 
  private:
-  struct Stateless {};
-
   static Status torn_status(const char* verb) {
     return {StatusCode::device_failed,
             kvast::detail::join_text(verb,
@@ -352,8 +353,10 @@ class CacheMemory {
 
   Status finish() {
     const auto stream = pool_.stream();
-    Status status = DeviceType::launch(
-        EndPass{tables_.lengths, tables_.rows, sequences_, tables_.counters}, Grid{}, stream);
+    Status status =
+        DeviceType::launch(EndPass{tables_.lengths, ends_prompt_ ? tables_.prompt_ends : nullptr,
+                                   tables_.rows, sequences_, tables_.counters},
+                           Grid{}, stream);
     status.then([&] {
       return DeviceType::copy(tables_.report, tables_.counters, sizeof(Counters), stream);
     });
@@ -379,8 +382,11 @@ class CacheMemory {
       lengths_[static_cast<std::size_t>(sequence)] = 0;
       reserves_.forget(sequence);
     }
-    return DeviceType::fill(tables_.lengths + first, 0,
-                            static_cast<std::size_t>(count) * sizeof(int), pool_.stream());
+    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(int);
+    Status status = DeviceType::fill(tables_.lengths + first, 0, bytes, pool_.stream());
+    status.then(
+        [&] { return DeviceType::fill(tables_.prompt_ends + first, 0, bytes, pool_.stream()); });
+    return status;
   }
 
   PoolType& pool_;
@@ -397,9 +403,9 @@ class CacheMemory {
   std::vector<LayerView> views_;
   std::vector<Stage> stages_;
   Counters latest_;
-  int unsealed_ = 0;   ///< tokens of a sequence since it was last sealed
   int committed_ = 0;  ///< layers
   bool seals_ = true;
+  bool ends_prompt_ = false;
   bool open_ = false;
   bool torn_ = false;
 };

@@ -25,10 +25,11 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     auto& memory = memory_of(caller);
     memory.expect(layer, gpu::Stage::idle, "append", caller);
     const gpu::LayerView& view = memory.view(layer);
-    gpu::Append<typename Formats::Waiting> kernel;
+    gpu::Append<typename Formats::Waiting, typename PolicyType::State> kernel;
     kernel.layer = view;
     kernel.keys = keys.checked("append: keys", view.head_count, view.head_dim, caller);
     kernel.values = values.checked("append: values", view.head_count, view.value_dim, caller);
+    kernel.kinds = cache_->kinds_;
     kernel.rope = memory.rope();
     if (view.coded_keys.list != nullptr) {
       kernel.largest_key =
@@ -86,22 +87,57 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     const float scale =
         options.scale != 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(view.head_dim));
     call.rules = gpu::LogitRules::of(scale, options.softcap);
-    const Status status = cache_->attention_.run(call, memory.most_rows());
-    return cache_->attention_.started() ? memory.did(layer, status) : status;
+    if (cache_->observes()) cache_->observed_.fill_in(call, memory.most_rows());
+    Status status = cache_->attention_.run(call, memory.most_rows());
+    if (!cache_->attention_.started()) return status;
+    if constexpr (kObserves) {
+      if (cache_->observes()) {
+        const gpu::ObserveStates<PolicyType> sink{cache_->policy_, view.layout};
+        status.then([&] {
+          return gpu::show_weights(cache_->attention_, call, cache_->weight_rules(), sink,
+                                   cache_->observed_.visible(), memory.pool().stream());
+        });
+        return memory.did(layer, status, gpu::Stage::observed);
+      }
+    }
+    return memory.did(layer, status);
   }
 
-  /// Makes the pass final for a layer: evict, seal.
-  Status commit(int layer, Caller caller = Caller::here()) {
+  /// In place of attend, for engines with attention kernels of their own: what their queries
+  /// attended to. Nothing happens where the policy needs no attention. `weights`: see GivenWeights.
+  Status observe(int layer, const gpu::GivenWeights& weights, Caller caller = Caller::here()) {
     auto& memory = memory_of(caller);
-    memory.expect(layer, gpu::Stage::appended, "commit", caller);
-    return finish(memory.commit(layer, 1, commit_kernels(memory)));
+    memory.expect(layer, gpu::Stage::appended, "observe", caller);
+    require(weights.data != nullptr, caller, "observe: weights must not be null");
+    require(weights.row_stride >= 0 && weights.head_stride >= 0, caller, "observe: strides are ",
+            weights.row_stride, " and ", weights.head_stride, ", must be at least 0");
+    if constexpr (kObserves) {
+      if (!cache_->observes()) return {};
+      const gpu::LayerView& view = memory.view(layer);
+      using Sink = gpu::ObserveStates<PolicyType>;
+      gpu::ObserveGiven<Sink> kernel{.layer = view,
+                                     .weights = weights,
+                                     .rules = cache_->weight_rules(),
+                                     .sink = {cache_->policy_, view.layout},
+                                     .group = cache_->groups_[static_cast<std::size_t>(layer)]};
+      kernel.spread =
+          std::clamp(memory.list_capacity() / 16, 1, std::max((1 << 16) / view.tables(), 1));
+      return memory.did(
+          layer,
+          DeviceType::launch(kernel, {view.tables() * kernel.spread, 0}, memory.pool().stream()),
+          gpu::Stage::observed);
+    }
+    return {};
+  }
+
+  /// Makes the pass final for a layer: evict, seal. A policy that needs attention must have seen
+  /// it, by attend or observe.
+  Status commit(int layer, Caller caller = Caller::here()) {
+    return commit_layers(layer, 1, caller);
   }
   /// For all layers at once: fewer launches.
   Status commit(Caller caller = Caller::here()) {
-    auto& memory = memory_of(caller);
-    for (int layer = 0; layer < memory.layers(); ++layer)
-      memory.expect(layer, gpu::Stage::appended, "commit", caller);
-    return finish(memory.commit(0, memory.layers(), commit_kernels(memory)));
+    return commit_layers(0, memory_of(caller).layers(), caller);
   }
 
  private:
@@ -114,31 +150,34 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     require(!cache_->memory_.torn(), caller, "pass: the cache is torn; clear it");
     return cache_->memory_;
   }
-  /// launches(place, tables) for layers that are committed together.
-  auto commit_kernels(gpu::CacheMemory<DeviceType>& memory) const {
-    return [this, &memory](const gpu::detail::Place& place, int tables, bool coded) -> Status {
-      const auto stream = memory.pool().stream();
-      const bool acts = kEvicts && (detail::when_of(cache_->policy_).kind != When::Kind::prompt ||
-                                    cache_->ends_prompt_);
-      if constexpr (kEvicts) {
-        if (acts) {
-          if (Status status = DeviceType::launch(gpu::Drop<PolicyType>{place, cache_->policy_},
-                                                 {tables, 0}, stream);
-              !status)
-            return status;
-        }
-      }
-      if constexpr (Formats::codes) {
-        if (coded && cache_->seals_) {
-          if (Status status = memory.template seal<typename Formats::Keys, typename Formats::Values,
-                                                   typename Formats::Waiting>(place, tables);
-              !status)
-            return status;
-        }
-      }
-      if (!acts && !(coded && cache_->seals_)) return {};
-      return DeviceType::launch(gpu::Compact{place}, {tables, gpu::Compact::kSharedBytes}, stream);
-    };
+  Status commit_layers(int first, int count, Caller caller) {
+    auto& memory = memory_of(caller);
+    const gpu::Stage ready = cache_->observes() ? gpu::Stage::observed : gpu::Stage::appended;
+    for (int layer = first; layer < first + count; ++layer)
+      memory.expect(layer, ready, "commit", caller);
+    return finish(memory.commit(first, count, [&](const gpu::CommitScope& scope, bool seals) {
+      return run(memory, scope, seals);
+    }));
+  }
+  Status run(gpu::CacheMemory<DeviceType>& memory, const gpu::CommitScope& scope,
+             bool seals) const {
+    const auto stream = memory.pool().stream();
+    const bool acts = kEvicts && (detail::when_of(cache_->policy_).kind != When::Kind::prompt ||
+                                  memory.ends_prompt());
+    Status status;
+    if constexpr (kEvicts) {
+      if (acts)
+        status.then([&] {
+          return gpu::Evict<PolicyType, DeviceType>(cache_->policy_, cache_->evicted_, scope,
+                                                    stream)
+              .run();
+        });
+    }
+    if constexpr (Formats::codes) {
+      if (seals) status.then([&] { return gpu::seal<Formats, DeviceType>(scope, stream); });
+    }
+    if (acts || seals) status.then([&] { return gpu::compact<DeviceType>(scope, stream); });
+    return status;
   }
   Status finish(Status status) {
     if (!status || !cache_->memory_.open()) cache_ = nullptr;

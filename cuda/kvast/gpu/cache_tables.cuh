@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "kvast/core/rope.h"
@@ -23,6 +24,8 @@ class CacheTables {
 
   Head* heads = nullptr;         ///< of all layers, layer by layer [sequences, heads]
   int* lengths = nullptr;        ///< [sequences]
+  int* prompt_ends = nullptr;    ///< [sequences]
+  Turn* turns = nullptr;         ///< [layers, most tables]
   Rows* rows = nullptr;          ///< [sequences]
   int* sealed = nullptr;         ///< [layers, most tables]
   LayerView* views = nullptr;    ///< [layers]
@@ -43,9 +46,12 @@ class CacheTables {
     Status status = make_arrays(host_views, most_tables, rope);
     if (status) {
       std::size_t head = 0;
+      Turn* next_turns = turns;
       for (LayerView& view : host_views) {
         view.heads = heads + head;
+        view.turns = std::exchange(next_turns, next_turns + most_tables);
         view.lengths = lengths;
+        view.prompt_ends = prompt_ends;
         view.rows = rows;
         view.counters = counters;
         fill_in(view);
@@ -106,7 +112,10 @@ class CacheTables {
     };
     const std::size_t at_heads = room(static_cast<std::size_t>(heads_) * sizeof(Head));
     const std::size_t at_lengths = room(sequences * sizeof(int));
+    const std::size_t at_prompt_ends = room(sequences * sizeof(int));
     const std::size_t at_rows = room(sequences * sizeof(Rows));
+    const std::size_t at_turns =
+        room(host_views.size() * static_cast<std::size_t>(most_tables) * sizeof(Turn));
     const std::size_t at_sealed =
         room(host_views.size() * static_cast<std::size_t>(most_tables) * sizeof(int));
     const std::size_t at_views = room(host_views.size() * sizeof(LayerView));
@@ -123,7 +132,9 @@ class CacheTables {
     auto* base = static_cast<std::byte*>(memory_);
     heads = reinterpret_cast<Head*>(base + at_heads);
     lengths = reinterpret_cast<int*>(base + at_lengths);
+    prompt_ends = reinterpret_cast<int*>(base + at_prompt_ends);
     rows = reinterpret_cast<Rows*>(base + at_rows);
+    turns = reinterpret_cast<Turn*>(base + at_turns);
     sealed = reinterpret_cast<int*>(base + at_sealed);
     views = reinterpret_cast<LayerView*>(base + at_views);
     counters = reinterpret_cast<Counters*>(base + at_counters);

@@ -112,8 +112,8 @@ struct EncodeSealed {
         block.sync();
         if (block.thread() < kBlockTokens) {
           const int slot = made.position[block.thread()];
-          made.position[block.thread()] =
-              head.dense[slot / kBlockTokens].position[slot % kBlockTokens];
+          move_side(layer.layout, 0, 1, head.dense[slot / kBlockTokens], slot % kBlockTokens, made,
+                    block.thread());
         }
       }
     }

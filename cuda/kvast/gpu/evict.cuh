@@ -173,7 +173,7 @@ struct Compact {
              layer.dense_key_bytes);
     copy_row(lane, dense_value(layer, source, from_slot), dense_value(layer, target, to_slot),
              layer.dense_value_bytes);
-    if (lane == 0) target.position[to_slot] = source.position[from_slot];
+    move_side(layer.layout, lane, kWarp, source, from_slot, target, to_slot);
   }
   KVAST_HD static void copy_row(int lane, const std::byte* from, std::byte* to, int bytes) {
     for (int at = lane; at < bytes / static_cast<int>(sizeof(Chunk)); at += kWarp)

@@ -2,6 +2,7 @@
 // KVCache<Policy, OnGpu<S>>: the keys and values of a batch of sequences in device memory.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -9,10 +10,12 @@
 #include "kvast/gpu/append.cuh"
 #include "kvast/gpu/attend_run.cuh"
 #include "kvast/gpu/cache_memory.cuh"
-#include "kvast/gpu/encode.cuh"
+#include "kvast/gpu/commit.cuh"
 #include "kvast/gpu/export.cuh"
+#include "kvast/gpu/observe_run.cuh"
 #include "kvast/gpu/on_gpu.cuh"
 #include "kvast/gpu/pass.cuh"
+#include "kvast/gpu/slots.cuh"
 #include "kvast/kv_cache.h"
 
 namespace kvast {
@@ -22,14 +25,17 @@ namespace gpu {
 struct CacheOptions {
   int sequences = 1;  ///< in [1, 4096]
   Positions positions = Positions::original;
-  Rope rope{};  ///< for Positions::compacted
+  Rope rope{};                     ///< for Positions::compacted
+  std::optional<Reduce> reduce{};  ///< overrides the policy's rule for grouped query heads
 };
 
 struct PassOptions {
-  int tokens = 1;                 ///< new tokens of every sequence, in [0, 2^20]
-  std::span<const int> counts{};  ///< [sequences] new tokens of each, in place of `tokens`
-  bool last_of_prompt = false;    ///< a prompt ends with this pass
-  bool more_of_prompt = false;    ///< a chunk of a prompt that goes on: nothing is sealed yet
+  int tokens = 1;                    ///< new tokens of every sequence, in [0, 2^20]
+  std::span<const int> counts{};     ///< [sequences] new tokens of each, in place of `tokens`
+  bool last_of_prompt = false;       ///< a prompt ends with this pass
+  bool more_of_prompt = false;       ///< a chunk of a prompt that goes on: nothing is sealed yet
+  const TokenKind* kinds = nullptr;  ///< [rows] device memory, for policies that need token kinds;
+                                     ///< null: other
 };
 
 namespace detail {
@@ -40,20 +46,13 @@ inline int checked_sequences(int sequences, Caller caller) {
   return sequences;
 }
 
-/// Whether the device can do all that a policy asks of it, so far.
+/// Whether a policy ranks tokens one by one, with what the device knows of them.
 template <class Policy>
 constexpr bool runs_on_device() {
   if constexpr (!kvast::detail::evicts<Policy>()) return true;
-  constexpr Needs needs = Policy::needs;
-  if constexpr (needs.attention || needs.key_norms || needs.token_kinds || needs.vectors ||
-                needs.query_moments || kvast::detail::Composite<Policy> ||
-                requires(const Policy policy, Layer layer) { policy.budget(layer); }) {
-    return false;
-  } else {
-    return requires(const Policy policy, Token token, typename Policy::State state) {
-      { policy.rank(token, state) } -> std::same_as<float>;
-    };
-  }
+  return kvast::detail::RanksTokens<Policy> && !Policy::needs.vectors &&
+         !Policy::needs.query_moments && !kvast::detail::Composite<Policy> &&
+         !kvast::detail::Weighs<Policy>;
 }
 
 }  // namespace detail
@@ -72,13 +71,16 @@ template <class PolicyType, class S, class DeviceType, class Arch>
 class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   static_assert(check_policy<PolicyType>());
   static_assert(gpu::detail::runs_on_device<PolicyType>(),
-                "kvast OnGpu: this policy does not run on the device yet (those that keep all or "
-                "decide by position alone do: Full, StreamingLLM)");
+                "kvast OnGpu: this policy does not run on the device: it must rank tokens one by "
+                "one, and not need vectors or query moments (whole-head policies, FastGen, "
+                "Keyformer and policies made of others run on the CPU)");
   using Formats = gpu::DeviceFormats<S>;
   static_assert(Formats::known,
                 "kvast OnGpu: this storage has no layout on the device (Dense, Kivi, Int8, Int4, "
                 "Float8 and Rotated of these have)");
   static constexpr bool kEvicts = detail::evicts<PolicyType>();
+  static constexpr bool kObserves = kEvicts && PolicyType::needs.attention;
+  static constexpr bool kRanks = kEvicts && detail::HasBudget<PolicyType>;
 
  public:
   using Policy = PolicyType;
@@ -90,23 +92,33 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
           const gpu::CacheOptions& options = {}, Caller caller = Caller::here())
       : policy_(policy),
         memory_(pool, gpu::detail::checked_sequences(options.sequences, caller)),
-        attention_(pool) {
+        attention_(pool),
+        observed_(pool),
+        evicted_(pool),
+        reduce_(options.reduce.value_or(detail::reduce_of(policy))) {
     if constexpr (requires { policy.validate(caller); }) policy.validate(caller);
     storage.storage.validate(caller);
     detail::validate_shape(policy, shape, caller);
     if constexpr (kEvicts) {
-      require(detail::when_of(policy).kind != When::Kind::full, caller,
-              "OnGpu: the policy's `when` must be step() or prompt(), not full(n)");
+      require(reduce_ <= Reduce::max, caller, "options.reduce is ", static_cast<int>(reduce_),
+              ", must be mean, sum or max");
+      require(kRanks || detail::when_of(policy).kind != When::Kind::full, caller,
+              "OnGpu: a policy without a budget acts at step() or prompt(), not when full(n)");
+      require(!detail::replays<Policy>() || detail::when_of(policy).kind == When::Kind::prompt,
+              caller, "OnGpu: ", detail::type_name<Policy>,
+              " looks back at earlier queries; on the device it acts at prompts' ends only: "
+              "when = When::prompt()");
     }
     const bool compacted = options.positions == Positions::compacted;
     require(options.positions != Positions::unrotated, caller,
             "OnGpu: Positions::unrotated is not on the device");
     require(compacted == !options.rope.empty(), caller,
             "options.rope must be given with Positions::compacted, and only then");
+    require(!compacted || !Formats::codes, caller,
+            "OnGpu: Positions::compacted needs a Dense storage");
     for (int layer = 0; layer < shape.layers(); ++layer) {
       const gpu::LayerFormat format = Formats::of(storage.storage, layer);
-      require(!compacted || !format.coded, caller,
-              "OnGpu: Positions::compacted needs a Dense storage");
+      detail::check_part(policy, Layer{layer, shape.layers()}, caller);
       if (compacted) options.rope.validate(shape[layer].head_dim, caller);
       memory_.add_layer(layer_of(shape[layer], layer, format, compacted),
                         gpu::Habit{.coded = format.coded,
@@ -115,6 +127,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
                                    .first_coded = format.first_coded},
                         caller);
       groups_.push_back(shape[layer].group());
+      observed_.add_layer(options.sequences * shape[layer].heads, shape[layer].group(),
+                          shape[layer].query_heads);
     }
     memory_.set_rope(options.rope);
   }
@@ -134,12 +148,18 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     require(!memory_.open(), caller, "begin: another pass is open");
     require(!options.last_of_prompt || !options.more_of_prompt, caller,
             "begin: a prompt cannot both end and go on");
-    if (Status status =
-            memory_.begin(options.tokens, options.counts, !options.more_of_prompt, caller);
+    require(!options.more_of_prompt || !(detail::replays<Policy>() || Policy::needs.whole_prompt),
+            caller, "begin: more_of_prompt is set, and ", detail::type_name<Policy>,
+            " must see a prompt in one pass on the device");
+    if (Status status = memory_.begin(options.tokens, options.counts, !options.more_of_prompt,
+                                      options.last_of_prompt, caller);
         !status)
       return status;
-    ends_prompt_ = options.last_of_prompt;
-    seals_ = !options.more_of_prompt;
+    kinds_ = options.kinds;
+    if (Status status = keep_for_policy(memory_.rows(), memory_.most_rows()); !status) {
+      memory_.drop();
+      return status;
+    }
     return Pass(*this);
   }
   /// Memory for `tokens` more tokens of every sequence, for passes that the host does not begin:
@@ -147,7 +167,9 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   /// more replays than that a head may find no block: then Counters::missing is not 0, what came
   /// was not kept, and the cache takes nothing but `clear`.
   Status reserve(int tokens, Caller caller = Caller::here()) {
-    return memory_.reserve(tokens, caller);
+    Status status = memory_.reserve(tokens, caller);
+    status.then([&] { return keep_for_policy(0, 0); });
+    return status;
   }
 
   /// After replays: learns where they have come to. Waits for the stream.
@@ -190,6 +212,28 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     const auto first = all.begin() + static_cast<std::ptrdiff_t>(head) * kernel.most;
     return std::vector<int>(first, first + *live);
   }
+  /// Position of the token in each slot of a head, or -1 where a slot holds none: the order in
+  /// which GivenWeights come. Waits for the stream.
+  Result<std::vector<int>> slots(int sequence, int layer, int head,
+                                 Caller caller = Caller::here()) {
+    Head copy;
+    if (Status status = memory_.read_head(sequence, layer, head, copy, caller); !status)
+      return status;
+    std::vector<int> all(static_cast<std::size_t>(copy.blocks()) * kBlockTokens);
+    if (all.empty()) return all;
+    const gpu::LayerView& view = memory_.view(layer);
+    gpu::ListSlots kernel{.layer = view, .table = sequence * view.head_count + head};
+    if (Status status = memory_.with_scratch(
+            all.size() * sizeof(int), all.data(),
+            [&](void* scratch) {
+              kernel.to = static_cast<int*>(scratch);
+              return DeviceType::launch(kernel, {1, 0}, memory_.pool().stream());
+            });
+        !status)
+      return status;
+    all.resize(static_cast<std::size_t>(copy.slots()));
+    return all;
+  }
   /// Decodes a sequence's live tokens of a layer into `keys` [rows, H, D] and `values` [rows, H,
   /// Dv], device memory, each head's in order of position, at most `rows` of them. Either may have
   /// null data. Ordered on the stream. Keys are as they arrived; compacted ones rotated by slot.
@@ -207,7 +251,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   /// What this cache holds of the pool: blocks, tables, and attend's scratch. Waits for the stream.
   Result<std::size_t> bytes_in_use() {
     Result<std::size_t> bytes = memory_.bytes_in_use();
-    if (bytes) *bytes += attention_.bytes();
+    if (bytes) *bytes += attention_.bytes() + observed_.bytes() + evicted_.bytes();
     return bytes;
   }
   /// What kernels counted, as of some passes ago: numbers that were refused, and steps.
@@ -226,6 +270,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     view.keeps_order = compacted;
     view.residual = format.residual;
     view.first_coded = format.first_coded;
+    view.layout = SideLayout::of<typename Policy::State>(Policy::needs);
+    if (kRanks) view.ranks_at = (static_cast<std::int64_t>(view.layout.bytes) + 15) / 16 * 16;
     view.dense_key_bytes = kElement * shape.head_dim;
     view.dense_value_bytes = kElement * shape.values();
     if (format.rotates) {
@@ -239,6 +285,29 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
           gpu::PayloadRows<typename Formats::Values, gpu::Part::values>{shape.values()}.bytes();
     }
     return view;
+  }
+  /// Whether the policy watches the open pass. One that looks back acts at prompts' ends alone.
+  bool observes() const {
+    return kObserves && (!detail::replays<Policy>() || memory_.ends_prompt());
+  }
+  Status keep_for_policy(int rows, int most_rows) {
+    const int blocks = 2 * memory_.list_capacity();  // of both lists
+    Status status;
+    if (kRanks && (detail::pooling_of(policy_).width > 1 || detail::allocates<Policy>()))
+      status.then([&] {
+        return evicted_.provide(memory_.most_tables(), std::int64_t{blocks} * kBlockTokens,
+                                std::int64_t{memory_.layers()} * memory_.most_tables());
+      });
+    if (kObserves && Formats::attends)
+      status.then([&] { return observed_.provide(rows, most_rows, blocks); });
+    return status;
+  }
+  gpu::WeightRules weight_rules() const {
+    gpu::WeightRules rules{.reduce = reduce_,
+                           .newest = std::max(detail::window_of(policy_), 0),
+                           .queries = memory_.most_rows()};
+    if (!memory_.in_prompt()) rules.prompt_ends = memory_.view(0).prompt_ends;
+    return rules;
   }
   template <gpu::Part kPart, class Coded>
   Status export_part(int sequence, int layer, int rows, const gpu::OutputTensor& to, int dim,
@@ -256,9 +325,11 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   Policy policy_;
   gpu::CacheMemory<DeviceType> memory_;
   gpu::AttendRunner<typename Formats::Kept, DeviceType> attention_;
+  gpu::ObserveMemory<DeviceType> observed_;
+  gpu::EvictMemory<DeviceType> evicted_;
   std::vector<int> groups_;  ///< [layers] query heads per head
-  bool ends_prompt_ = false;
-  bool seals_ = true;
+  Reduce reduce_;
+  const TokenKind* kinds_ = nullptr;  ///< of the open pass
 };
 
 }  // namespace kvast

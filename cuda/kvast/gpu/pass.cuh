@@ -31,6 +31,7 @@ struct SetRows {
 struct EndPass {
   static constexpr int kThreads = 256;
   int* lengths = nullptr;
+  int* prompt_ends = nullptr;  ///< where a prompt ends with the pass, else null
   const Rows* rows = nullptr;
   int sequences = 0;
   Counters* counters = nullptr;
@@ -38,8 +39,10 @@ struct EndPass {
   /// One block.
   template <class Block>
   KVAST_HD void operator()(Block& block) const {
-    for (int at = block.thread(); at < sequences; at += block.threads())
+    for (int at = block.thread(); at < sequences; at += block.threads()) {
       lengths[at] += rows[at].count;
+      if (prompt_ends != nullptr && rows[at].count > 0) prompt_ends[at] = lengths[at];
+    }
     if (block.thread() != 0) return;
     ++counters->step;
     counters->check = counters->sum();

@@ -16,8 +16,12 @@
 #include "kvast/core/rotation.h"
 #include "kvast/gpu/collective.cuh"
 #include "kvast/gpu/free_list.cuh"
+#include "kvast/gpu/turn.h"
 
 namespace kvast::gpu {
+
+/// Of policies that keep none.
+struct Stateless {};
 
 static_assert(std::is_trivially_copyable_v<Head>, "heads are copied from and to a device as bytes");
 
@@ -29,9 +33,11 @@ struct Rows {
 
 /// One layer for all sequences of a cache.
 struct LayerView {
-  Head* heads = nullptr;         ///< [sequences, head_count]
-  const int* lengths = nullptr;  ///< [sequences] positions before the pass
-  const Rows* rows = nullptr;    ///< [sequences]
+  Head* heads = nullptr;             ///< [sequences, head_count]
+  const int* lengths = nullptr;      ///< [sequences] positions before the pass
+  const Rows* rows = nullptr;        ///< [sequences]
+  const int* prompt_ends = nullptr;  ///< [sequences] positions from there on are generated
+  Turn* turns = nullptr;             ///< [sequences, head_count]
   Counters* counters = nullptr;
   int sequences = 0;
   int head_count = 0;  ///< kv heads
@@ -75,6 +81,22 @@ KVAST_HD inline std::byte* dense_key(const LayerView& layer, const kvast::Block&
 KVAST_HD inline std::byte* dense_value(const LayerView& layer, const kvast::Block& block,
                                        int slot) {
   return block.values + static_cast<std::ptrdiff_t>(slot) * layer.dense_value_bytes;
+}
+
+/// What travels with a token besides its payload: position, policy state, norm and kind; not its
+/// rank. Done by the lanes [0, lanes) of whoever calls.
+KVAST_HD inline void move_side(const SideLayout& side, int lane, int lanes,
+                               const kvast::Block& from, int from_slot, kvast::Block& to,
+                               int to_slot) {
+  auto& source = const_cast<kvast::Block&>(from);  // the layout's accessors know no other
+  const auto bytes = static_cast<int>(side.state_bytes);
+  const std::byte* state = side.states_of(source) + std::ptrdiff_t{from_slot} * bytes;
+  std::byte* into = side.states_of(to) + std::ptrdiff_t{to_slot} * bytes;
+  for (int at = lane; at < bytes; at += lanes) into[at] = state[at];
+  if (lane != 0) return;
+  to.position[to_slot] = from.position[from_slot];
+  if (side.norms != 0) side.norms_of(to)[to_slot] = side.norms_of(source)[from_slot];
+  if (side.kinds != 0) side.kinds_of(to)[to_slot] = side.kinds_of(source)[from_slot];
 }
 
 /// Takes a record and payload for it. Null where a list was empty: then nothing is taken, and
@@ -174,6 +196,7 @@ struct ClearHeads {
     if (block.thread() == 0) {
       head.coded.count = head.dense.count = 0;
       head.coded.live = head.dense.live = 0;
+      layer.turns[first_sequence * layer.head_count + block.index()] = {};
     }
   }
 };

@@ -14,6 +14,9 @@ namespace kvast {
 
 inline constexpr std::uint32_t kAllLive = 0xFFFFFFFFU;
 
+/// The norm of finite numbers may exceed what a float holds, and must not rank as a landmark.
+inline constexpr double kMostNorm = 3.0e38;
+
 /// Blocks that `tokens` tokens fill, the last one perhaps in part.
 template <class Count>
 KVAST_HD constexpr Count blocks_of(Count tokens) {

@@ -59,8 +59,7 @@ inline void append_tokens(const LayerPlan& plan, Head& head, int head_index,
         double squares = 0.0;
         for (int dim = 0; dim < plan.shape.head_dim; ++dim)
           squares += static_cast<double>(numbers[dim]) * static_cast<double>(numbers[dim]);
-        // the norm of finite numbers may exceed what a float holds, and must not rank as a landmark
-        side.norms_of(block)[slot] = static_cast<float>(std::min(std::sqrt(squares), 3.0e38));
+        side.norms_of(block)[slot] = static_cast<float>(std::min(std::sqrt(squares), kMostNorm));
       }
       if (arrivals.rope != nullptr) arrivals.rope->rotate(numbers, slot);
       if (arrivals.levels != nullptr && !plan.reconstructs)

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// observe: policies' states learn what the queries of a pass attended to.
+#pragma once
+
+#include "kvast/core/check_policy.h"
+#include "kvast/gpu/attend_weights.cuh"
+
+namespace kvast::gpu {
+
+/// A place for weights (attend_weights.cuh): the policy's states.
+template <class Policy>
+struct ObserveStates {
+  Policy policy{};
+  SideLayout layout{};
+
+  KVAST_HD void operator()(kvast::Block& block, int, int, int, int slot, bool sees,
+                           const Attention& seen) const {
+    if (sees) policy.observe(state_at<Policy>(layout, block, slot), seen);
+  }
+};
+
+/// Attention weights from the engine's own kernel, device memory: that of query head q of new token
+/// t (rows of all sequences after each other) on a slot is `data[t * row_stride + q * head_stride +
+/// slot]`, slots as KVCache::slots has them. Weights of dead slots and later tokens are not read.
+struct GivenWeights {
+  const float* data = nullptr;
+  std::int64_t row_stride = 0;
+  std::int64_t head_stride = 0;
+};
+
+/// Shows them to `sink`. Queries come to a block in order, as a decoder would have shown them.
+template <class Sink>
+struct ObserveGiven {
+  static constexpr int kThreads = 128;
+  LayerView layer{};
+  GivenWeights weights{};
+  WeightRules rules{};
+  Sink sink{};
+  int group = 1;
+  int spread = 1;  ///< thread blocks per (sequence, head)
+
+  /// Grid: sequences * heads * spread.
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    const int table = block.index() / spread;
+    const Head& head = layer.head(table);
+    const int first = block.index() % spread * block.warps() + block.warp_index();
+    for (int index = first; index < head.blocks(); index += spread * block.warps())
+      show(table, index, block.warp().lane());
+  }
+
+ private:
+  KVAST_HD void show(int table, int index, int slot) const {
+    const int sequence = table / layer.head_count;
+    const Rows& rows = layer.rows[sequence];
+    kvast::Block& one = layer.head(table).block(index);
+    if ((one.live >> slot & 1U) == 0) return;
+    for (int query = rules.first_query(rows.count); query < rows.count; ++query) {
+      Attention seen = rules.seen(layer, table, query);
+      if (one.position[slot] > seen.step) continue;
+      const float* row =
+          weights.data + (rows.first + query) * weights.row_stride + index * kBlockTokens + slot;
+      for (int member = 0; member < group; ++member) {
+        const int query_head = table % layer.head_count * group + member;
+        seen.weight = rules.join(seen.weight, row[query_head * weights.head_stride], group);
+      }
+      sink(one, table, index, query, slot, true, seen);
+    }
+  }
+};
+
+}  // namespace kvast::gpu

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// The host's side of observe: memory for what attention keeps for policies.
+#pragma once
+
+#include "kvast/gpu/attend_run.cuh"
+#include "kvast/gpu/observe.cuh"
+
+namespace kvast::gpu {
+
+/// Log-sum-exps, the saved softmax of decode steps and counts of visible tokens: one layer's, used
+/// by all in turn. Grows with lengths, between passes: a captured pass stays valid until then.
+template <class DeviceType>
+class ObserveMemory {
+ public:
+  explicit ObserveMemory(Pool<DeviceType>& pool) : pool_(pool) {}
+  ObserveMemory(const ObserveMemory&) = delete;
+  ObserveMemory& operator=(const ObserveMemory&) = delete;
+  ~ObserveMemory() {
+    if (memory_ != nullptr) pool_.release(memory_);
+  }
+
+  std::size_t bytes() const { return bytes_; }
+
+  /// A layer's kv heads of all sequences, and the query heads of each.
+  void add_layer(int tables, int group, int query_heads) {
+    tables_ = most_of(tables_, tables);
+    query_heads_ = most_of(query_heads_, query_heads);
+    members_ = most_of(members_, members_of(group));
+  }
+  /// For passes of `rows` queries, `most_rows` of one sequence, over lists of `blocks` blocks in
+  /// all. Where it fails nothing has changed.
+  Status provide(std::int64_t rows, int most_rows, int blocks) {
+    const Layout wanted{.rows = most_of(rows, layout_.rows),
+                        .queries = most_of(std::int64_t{tables_} * most_rows, layout_.queries),
+                        .blocks = most_of(blocks, layout_.blocks)};
+    if (memory_ != nullptr && wanted == layout_) return {};
+    std::size_t end = 0;
+    const auto room = [&end](std::int64_t count, std::size_t each) {
+      const std::size_t begin = end;
+      end += (static_cast<std::size_t>(count) * each + 63) / 64 * 64;
+      return begin;
+    };
+    const std::int64_t lines = std::int64_t{tables_} * wanted.blocks * members_;
+    const std::size_t at_sums = room(wanted.rows * query_heads_, sizeof(float));
+    const std::size_t at_visible = room(wanted.queries, sizeof(int));
+    const std::size_t at_maxima = room(lines, sizeof(float));
+    const std::size_t at_below = room(lines * kBlockTokens, sizeof(std::uint16_t));
+    void* memory = nullptr;
+    if (Status status = pool_.allocate(memory, end); !status) return status;
+    if (memory_ != nullptr) pool_.release(memory_);
+    memory_ = memory;
+    bytes_ = end;
+    layout_ = wanted;
+    auto* base = static_cast<std::byte*>(memory);
+    log_sum_exp_ = reinterpret_cast<float*>(base + at_sums);
+    visible_ = reinterpret_cast<int*>(base + at_visible);
+    saved_ = {.below = reinterpret_cast<std::uint16_t*>(base + at_below),
+              .maxima = reinterpret_cast<float*>(base + at_maxima),
+              .blocks = wanted.blocks};
+    return {};
+  }
+
+  /// Makes attend keep what show() needs; a pass of one query per sequence keeps its softmax.
+  void fill_in(AttendCall& call, int most_rows) const {
+    if (call.options.log_sum_exp == nullptr) call.options.log_sum_exp = log_sum_exp_;
+    if (most_rows > 1) return;
+    call.saved = saved_;
+    call.saved.members = members_of(call.group);
+  }
+  int* visible() const { return visible_; }
+
+ private:
+  struct Layout {
+    std::int64_t rows = 0;
+    std::int64_t queries = 0;
+    int blocks = 0;
+    bool operator==(const Layout&) const = default;
+  };
+  static int members_of(int group) { return (group + 1) / 2 * 2; }
+
+  Pool<DeviceType>& pool_;
+  int tables_ = 1;
+  int query_heads_ = 1;
+  int members_ = 2;
+  Layout layout_;
+  void* memory_ = nullptr;
+  std::size_t bytes_ = 0;
+  float* log_sum_exp_ = nullptr;
+  int* visible_ = nullptr;
+  SavedLogits saved_;
+};
+
+/// After `call` was run: `sink` is shown the weights of its queries.
+template <class Kept, class Sink, class DeviceType>
+Status show_weights(AttendRunner<Kept, DeviceType>& runner, const AttendCall& call,
+                    WeightRules rules, const Sink& sink, int* visible,
+                    typename DeviceType::Stream stream) {
+  if (call.options.window > 0) {
+    rules.visible = visible;
+    const Grid lines{call.layer.tables() * rules.queries, CountVisible::kSharedBytes};
+    if (Status status =
+            DeviceType::launch(CountVisible{call, visible, rules.queries}, lines, stream);
+        !status)
+      return status;
+  }
+  if (call.saved.below != nullptr) {
+    using Kernel = SavedWeights<Sink>;
+    const Grid grid{runner.template workers_of<Kernel>({1, 0}), 0};
+    return DeviceType::launch(Kernel{call, rules, sink}, grid, stream);
+  }
+  return runner.for_width(call.layer, [&](auto width) {
+    using Kernel = AgainWeights<Kept, decltype(width)::value, Sink>;
+    Grid grid{1, Kernel::Shape::shared_bytes(call.rope.frequencies != nullptr)};
+    grid.blocks = runner.template workers_of<Kernel>(grid);
+    return DeviceType::launch(Kernel{call, rules, sink}, grid, stream);
+  });
+}
+
+}  // namespace kvast::gpu

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// rank: whether a head's policy acts at the end of a pass, and its rank for every live token.
+#pragma once
+
+#include "kvast/core/action.h"
+#include "kvast/core/check_policy.h"
+#include "kvast/gpu/evict.cuh"
+
+namespace kvast::gpu {
+
+/// Fills the turns of heads and, of those that act, the ranks. Heads that share a set or a budget
+/// act together. A policy whose hooks are no device code stops compilation here, by name.
+template <class Policy>
+struct Rank {
+  static constexpr int kThreads = 128;
+  detail::Place place{};
+  Policy policy{};
+  int layers = 1;  ///< of the cache
+  bool ends_prompt = false;
+
+  /// Grid: layers * most_tables.
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    const LayerView& layer = place.layer(block);
+    const int table = place.table(block);
+    if (table >= layer.tables()) return;
+    const int sequence = table / layer.head_count;
+    const int newest = layer.newest(sequence);
+    Turn& turn = layer.turns[table];
+    const int before = turn.acted;
+    block.sync();  // all have read it
+    const Action action = due(layer, sequence, newest + 1 - before);
+    const bool acts = action.acts && layer.rows[sequence].count > 0 &&
+                      (action.always || exceeds(layer, table, action.budget));
+    if (block.thread() == 0) {
+      turn = {.acts = acts, .target = action.target};
+      turn.acted = acts && action.always ? newest + 1 : before;
+    }
+    if (!acts) return;
+    const Head& head = layer.head(table);
+    const int slot = block.warp().lane();
+    for (int index = block.warp_index(); index < head.blocks(); index += block.warps()) {
+      kvast::Block& one = head.block(index);
+      if ((one.live >> slot & 1U) == 0) continue;
+      const Token token =
+          token_at(layer.layout, one, slot, newest, layer.layer, table % layer.head_count);
+      layer.ranks_of(one)[slot] = policy.rank(token, state_at<Policy>(layer.layout, one, slot));
+    }
+  }
+
+ private:
+  KVAST_HD Action due(const LayerView& layer, int sequence, int since) const {
+    When when = When::step();
+    if constexpr (requires { policy.when; }) when = policy.when;
+    Budget budget = kNoBudget;
+    const Layer here{.index = layer.layer, .layers = layers, .seen = layer.newest(sequence) + 1};
+    if constexpr (requires { policy.budget(here); }) budget = policy.budget(here);
+    return action_of(when, budget, ends_prompt, since);
+  }
+  KVAST_HD static bool exceeds(const LayerView& layer, int table, int budget) {
+    constexpr bool kShares = kvast::detail::allocates<Policy>();
+    if constexpr (!kShares && kvast::detail::scope_of<Policy>() == Scope::head)
+      return layer.head(table).live() > budget;
+    const int first = table - table % layer.head_count;
+    std::int64_t total = 0;
+    bool any = false;
+    for (int head = 0; head < layer.head_count; ++head) {
+      const int live = layer.head(first + head).live();
+      total += live;
+      any = any || live > budget;
+    }
+    return kShares ? total > std::int64_t{budget} * layer.head_count : any;
+  }
+};
+
+}  // namespace kvast::gpu
