@@ -104,8 +104,17 @@ step_cuda() {
   command -v nvcc >/dev/null || { say "check: cuda SKIPPED: there is no nvcc (CUDA toolkit 13)"; return 0; }
   mkdir -p build/check/cuda
   export nvcc_flags='-std=c++20 -Iinclude -Icuda -I. -Werror all-warnings -Xcompiler -Wall,-Wextra'
-  { echo tests/gpu/kernels.cu; sources 'cuda/*.cuh' 'cuda/*.h'; } | xargs -P "$jobs" -n 1 sh -c '
+  { echo tests/gpu/kernels.cu; sources 'tests/compile_fail/*.cu'; sources 'cuda/*.cuh' 'cuda/*.h'; } | xargs -P "$jobs" -n 1 sh -c '
     case $1 in
+      tests/compile_fail/*)
+        said=build/check/cuda/$(basename "$1").txt
+        expected=$(sed -n "1s,^// expect: ,,p" "$1")
+        if nvcc $nvcc_flags -arch=sm_80 -c "$1" -o "$said.o" >"$said" 2>&1; then
+          echo "$1 compiles, but must be refused with: $expected" >&2; exit 1
+        fi
+        grep -qF -- "$expected" "$said" ||
+          { cat "$said"; echo "$1 is refused, but not with: $expected" >&2; exit 1; }
+        ;;
       *.cu)
         nvcc $nvcc_flags -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
           -gencode arch=compute_100,code=sm_100 -c "$1" -o build/check/cuda/kernels.o ||

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-# The README's first snippet is examples/minimal.cpp to the letter, which is compiled and run as a test.
-file(READ ${ROOT}/examples/minimal.cpp source)
+# The README holds these programs to the letter, which are compiled and run as tests.
 file(READ ${ROOT}/README.md readme)
-string(STRIP "${source}" source)
-string(FIND "${readme}" "${source}" found)
-if(found EQUAL -1)
-  message(FATAL_ERROR "README.md does not hold examples/minimal.cpp as it is")
-endif()
+foreach(name minimal.cpp minimal_cuda.cu)
+  file(READ ${ROOT}/examples/${name} source)
+  string(STRIP "${source}" source)
+  string(FIND "${readme}" "${source}" found)
+  if(found EQUAL -1)
+    message(FATAL_ERROR "README.md does not hold examples/${name} as it is")
+  endif()
+endforeach()

@@ -24,6 +24,10 @@
 
 namespace kvast {
 
+namespace detail {
+struct CacheAccess;  // for conversions between backends
+}
+
 /// The keys and values of one sequence, for all layers of a model, kept small while a transformer
 /// decodes. One thread uses a cache at a time; different caches are independent, also on one pool.
 /// The pool must outlive it. Misuse throws Error before anything changed; an exhausted pool is a
@@ -170,6 +174,7 @@ class KVCache {
   void export_dense(int layer, OutputView keys, OutputView values, Caller caller = Caller::here());
 
  private:
+  friend struct detail::CacheAccess;
   struct ForkTag {};
   enum class Open : std::uint8_t { none, open, torn };
   template <class Part>

@@ -139,7 +139,8 @@ class CacheMemory {
     if (torn_) return torn_status("begin");
     if (Status status = provide(next, seals); !status) return status;
     // always: a captured pass must bring its own counts, whatever ran between its replays
-    if (Status status = send_rows(next); !status) return status;
+    if (Status status = gpu::send_rows<DeviceType>(tables_.rows, next, pool_.stream()); !status)
+      return status;
     counts_ = next;
     seals_ = seals;
     ends_prompt_ = ends_prompt;
@@ -311,6 +312,9 @@ class CacheMemory {
   }
 
  private:
+  template <class>
+  friend class SequenceTransfer;
+
   static Status torn_status(const char* verb) {
     return {StatusCode::device_failed,
             kvast::detail::join_text(verb,
@@ -332,23 +336,6 @@ class CacheMemory {
       most = std::max<std::int64_t>(most, std::int64_t{lengths_[at]} + counts[at]);
     const std::int64_t blocks = blocks_of(most + reserves_.replayed()) + 1;
     return tables_.widen(static_cast<int>(std::min(blocks, reserves_.most_blocks())), codes_);
-  }
-
-  Status send_rows(const std::vector<int>& counts) {
-    SetRows kernel;
-    for (std::size_t first = 0; first < counts.size(); first += SetRows::kThreads) {
-      kernel.rows = tables_.rows + first;
-      kernel.sequences =
-          static_cast<int>(std::min<std::size_t>(counts.size() - first, SetRows::kThreads));
-      std::copy_n(counts.begin() + static_cast<std::ptrdiff_t>(first), kernel.sequences,
-                  kernel.counts);
-      if (Status status = DeviceType::launch(kernel, {1, SetRows::kSharedBytes}, pool_.stream());
-          !status)
-        return status;
-      kernel.first_row =
-          std::accumulate(kernel.counts, kernel.counts + kernel.sequences, kernel.first_row);
-    }
-    return {};
   }
 
   Status finish() {

@@ -259,6 +259,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
 
  private:
   friend class Pass;
+  friend struct detail::CacheAccess;
   static gpu::LayerView layer_of(const Shape& shape, int layer, const gpu::LayerFormat& format,
                                  bool compacted) {
     constexpr int kElement = sizeof(typename Formats::Waiting::Element);

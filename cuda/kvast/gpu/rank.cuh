@@ -6,10 +6,15 @@
 #include "kvast/core/check_policy.h"
 #include "kvast/gpu/evict.cuh"
 
+#if defined(__CUDACC__)  // a policy's hook that is no KVAST_HD stops compilation, at its call
+#pragma nv_diagnostic push
+#pragma nv_diag_error 20011, 20013, 20014
+#endif
+
 namespace kvast::gpu {
 
 /// Fills the turns of heads and, of those that act, the ranks. Heads that share a set or a budget
-/// act together. A policy whose hooks are no device code stops compilation here, by name.
+/// act together.
 template <class Policy>
 struct Rank {
   static constexpr int kThreads = 128;
@@ -49,6 +54,9 @@ struct Rank {
   }
 
  private:
+  static constexpr bool kShares = kvast::detail::allocates<Policy>();
+  static constexpr bool kOneSet = kvast::detail::scope_of<Policy>() == Scope::layer;
+
   KVAST_HD Action due(const LayerView& layer, int sequence, int since) const {
     When when = When::step();
     if constexpr (requires { policy.when; }) when = policy.when;
@@ -58,9 +66,7 @@ struct Rank {
     return action_of(when, budget, ends_prompt, since);
   }
   KVAST_HD static bool exceeds(const LayerView& layer, int table, int budget) {
-    constexpr bool kShares = kvast::detail::allocates<Policy>();
-    if constexpr (!kShares && kvast::detail::scope_of<Policy>() == Scope::head)
-      return layer.head(table).live() > budget;
+    if constexpr (!kShares && !kOneSet) return layer.head(table).live() > budget;
     const int first = table - table % layer.head_count;
     std::int64_t total = 0;
     bool any = false;
@@ -74,3 +80,7 @@ struct Rank {
 };
 
 }  // namespace kvast::gpu
+
+#if defined(__CUDACC__)
+#pragma nv_diagnostic pop
+#endif

@@ -63,6 +63,21 @@ class Reserves {
   Status provide(const std::vector<int>& counts, bool seals, const Counters& seen) {
     return promise(bounds(counts, seals, seen));
   }
+  /// A sequence that comes from elsewhere brings blocks of a layer; until settle() nobody counts
+  /// them otherwise.
+  Status provide_blocks(int layer, std::int64_t coded, std::int64_t dense) {
+    const Sizes& sizes = sizes_[static_cast<std::size_t>(layer)];
+    wanted_ = promised_;
+    const auto add = [&](int at, std::int64_t blocks) {
+      if (at >= 0) wanted_[static_cast<std::size_t>(at)] += blocks;
+    };
+    add(sizes.side, coded + dense);
+    add(sizes.dense_keys, dense);
+    add(sizes.dense_values, dense);
+    add(sizes.coded_keys, coded);
+    add(sizes.coded_values, coded);
+    return promise(wanted_);
+  }
   /// For replays that bring `tokens` to each sequence, in all, until settle().
   void expect_replays(int tokens) { replayed_ = tokens; }
   int replayed() const { return replayed_; }

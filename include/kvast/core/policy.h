@@ -105,9 +105,9 @@ struct When {
   Kind kind = Kind::step;
   int batch = 1;
 
-  static constexpr When step() { return {Kind::step, 1}; }
-  static constexpr When prompt() { return {Kind::prompt, 1}; }
-  static constexpr When full(int batch) { return {Kind::full, batch}; }
+  KVAST_HD static constexpr When step() { return {Kind::step, 1}; }
+  KVAST_HD static constexpr When prompt() { return {Kind::prompt, 1}; }
+  KVAST_HD static constexpr When full(int batch) { return {Kind::full, batch}; }
 };
 
 /// How the weights of a group's query heads become the one weight of their head. `max` over a

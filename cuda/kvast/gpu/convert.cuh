@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+// A cache moves between the host and the device: tokens, codes, policy states and positions stay
+// what they are.
+#pragma once
+
+#include "kvast/gpu/kv_cache.cuh"
+#include "kvast/gpu/sequence_transfer.cuh"
+#include "kvast/gpu/tiles.h"
+
+namespace kvast {
+
+namespace gpu::detail {
+
+/// The blocks of one layer, as the host has them and as an image has them.
+template <class Formats>
+class BlockBytes {
+  using Waiting = typename Formats::Waiting;
+  using Element = typename Waiting::Element;
+
+ public:
+  BlockBytes(const LayerPlan& plan, const LayerView& view) : plan_(plan), view_(view) {}
+
+  void to_image(Block& from, bool coded, std::byte* to) {
+    const ImageLayout layout = ImageLayout::of(view_, coded);
+    std::memcpy(to, &from, view_.layout.bytes);
+    if (coded) {
+      to_codes<Part::keys, typename Formats::Keys>(from.keys, view_.head_dim, to + layout.keys);
+      to_codes<Part::values, typename Formats::Values>(from.values, view_.value_dim,
+                                                       to + layout.values);
+      return;
+    }
+    each_dense(from, [&](Part part, int token, int channel, float number) {
+      const bool live = (from.live >> token & 1U) != 0;  // others were perhaps never written
+      dense(to, layout, part)[token * dim_of(part) + channel] =
+          Waiting::element(live ? number : 0.0F);
+    });
+  }
+  /// `to` has its payload's memory.
+  void from_image(std::byte* from, bool coded, Block& to) {
+    const ImageLayout layout = ImageLayout::of(view_, coded);
+    std::byte* keys = to.keys;
+    std::byte* values = to.values;
+    std::memcpy(&to, from, view_.layout.bytes);
+    to.keys = keys;
+    to.values = values;
+    if (coded) {
+      from_codes<Part::keys, typename Formats::Keys>(from + layout.keys, view_.head_dim, keys);
+      from_codes<Part::values, typename Formats::Values>(from + layout.values, view_.value_dim,
+                                                         values);
+      return;
+    }
+    const Element* rows = dense(from, layout, Part::keys);
+    numbers_.resize(static_cast<std::size_t>(view_.head_dim * kBlockTokens));
+    for (int channel = 0; channel < view_.head_dim; ++channel) {
+      for (int token = 0; token < kBlockTokens; ++token)
+        numbers_[static_cast<std::size_t>(channel * kBlockTokens + token)] =
+            Waiting::number(rows[token * view_.head_dim + channel]);
+    }
+    plan_.formats.dense_keys->encode(numbers_.data(), kBlockTokens, view_.head_dim, kBlockTokens,
+                                     keys);
+    rows = dense(from, layout, Part::values);
+    numbers_.resize(static_cast<std::size_t>(view_.value_dim * kBlockTokens));
+    for (std::size_t at = 0; at < numbers_.size(); ++at) numbers_[at] = Waiting::number(rows[at]);
+    for_value_tiles(*plan_.formats.dense_values, values, view_.value_dim,
+                    [&](std::byte* tile, int first, int channels) {
+                      plan_.formats.dense_values->encode(numbers_.data() + first, view_.value_dim,
+                                                         kBlockTokens, channels, tile);
+                    });
+  }
+
+ private:
+  int dim_of(Part part) const { return part == Part::keys ? view_.head_dim : view_.value_dim; }
+  static Element* dense(std::byte* image, const ImageLayout& layout, Part part) {
+    return reinterpret_cast<Element*>(image + (part == Part::keys ? layout.keys : layout.values));
+  }
+  template <Part kPart, class Format>
+  static void to_codes(const std::byte* from, int dim, std::byte* to) {
+    if constexpr (Formats::codes) from_tiles<Format, kPart>(from, dim, to);
+  }
+  template <Part kPart, class Format>
+  static void from_codes(const std::byte* from, int dim, std::byte* to) {
+    if constexpr (Formats::codes) to_tiles<Format, kPart>(from, dim, to);
+  }
+  /// body(part, token, channel, number) for every number of a dense block of the host's.
+  template <class Body>
+  void each_dense(const Block& from, const Body& body) {
+    numbers_.resize(
+        static_cast<std::size_t>(std::max(view_.head_dim, kBlockTokens) * kBlockTokens));
+    plan_.formats.dense_keys->decode(from.keys, view_.head_dim, kBlockTokens, numbers_.data(),
+                                     kBlockTokens);
+    for (int channel = 0; channel < view_.head_dim; ++channel) {
+      for (int token = 0; token < kBlockTokens; ++token)
+        body(Part::keys, token, channel,
+             numbers_[static_cast<std::size_t>(channel * kBlockTokens + token)]);
+    }
+    for_value_tiles(*plan_.formats.dense_values, from.values, view_.value_dim,
+                    [&](const std::byte* tile, int first, int channels) {
+                      plan_.formats.dense_values->decode(tile, kBlockTokens, channels,
+                                                         numbers_.data(), channels);
+                      for (int at = 0; at < kBlockTokens * channels; ++at)
+                        body(Part::values, at / channels, first + at % channels,
+                             numbers_[static_cast<std::size_t>(at)]);
+                    });
+  }
+
+  const LayerPlan& plan_;
+  const LayerView& view_;
+  std::vector<float> numbers_;
+};
+
+}  // namespace gpu::detail
+
+/// What conversions reach of a cache.
+struct detail::CacheAccess {
+  template <class Host, class Device>
+  static void check(const Host& host, const Device& device, int sequence, const char* verb,
+                    Caller caller) {
+    device.memory_.check(sequence, 0, 0, caller);
+    require(host.state_ == Host::Open::none && !device.memory_.open() && !device.memory_.torn(),
+            caller, verb, ": a pass is open, or a cache is torn");
+    require(host.layers() == device.layers(), caller, verb, ": the caches have ", host.layers(),
+            " and ", device.layers(), " layers");
+    for (int layer = 0; layer < host.layers(); ++layer) {
+      const Shape& shape = host.shape(layer);
+      const gpu::LayerView& view = device.view(layer);
+      require(shape.heads == view.head_count && shape.head_dim == view.head_dim &&
+                  shape.values() == view.value_dim,
+              caller, verb, ": layer ", layer, " has another shape on the device");
+      const LayerPlan& plan = host.layers_[static_cast<std::size_t>(layer)].plan;
+      require(
+          plan.is_coded() == (view.coded_keys.bytes > 0) && plan.keeps_order == view.keeps_order,
+          caller, verb, ": layer ", layer, " is kept otherwise on the device");
+    }
+    require(host.seen_ == host.length_, caller, verb,
+            ": token positions with gaps are not on the device");
+  }
+
+  template <class Formats, class Host, class Device>
+  static Status to_device(Host& from, Device& to, int sequence) {
+    gpu::SequenceImage image;
+    image.length = from.length_;
+    image.prompt_end = from.prompt_end_;
+    for (LayerState& state : from.layers_) {
+      const gpu::LayerView& view = to.view(static_cast<int>(image.layers.size()));
+      gpu::SequenceImage::Layer& layer = image.layers.emplace_back();
+      std::int64_t end = 0;
+      for (std::size_t head = 0; head < state.heads.size(); ++head) {
+        const Head& tokens = state.heads[head];
+        layer.heads.push_back({.begin = end,
+                               .coded = tokens.coded.count,
+                               .dense = tokens.dense.count,
+                               .coded_live = tokens.coded.live,
+                               .dense_live = tokens.dense.live,
+                               .acted = state.turns.empty() ? 0 : state.turns[head].last_act + 1});
+        end += gpu::ImageLayout::bytes_of(view, layer.heads.back());
+      }
+      layer.bytes.resize(static_cast<std::size_t>(end));
+      each_block<Formats>(state, view, layer,
+                          [](auto& bytes, Block& block, bool coded, std::byte* at) {
+                            bytes.to_image(block, coded, at);
+                          });
+    }
+    return gpu::SequenceTransfer(to.memory_, sequence).load(image);
+  }
+
+  template <class Formats, class Host, class Device>
+  static Status to_host(Device& from, int sequence, Host& to) {
+    gpu::SequenceImage image;
+    if (Status status = gpu::SequenceTransfer(from.memory_, sequence).store(image); !status)
+      return status;
+    Requests requests;
+    for (std::size_t layer = 0; layer < image.layers.size(); ++layer) {
+      for (const gpu::HeadImage& head : image.layers[layer].heads) {
+        reserve_blocks(to.layers_[layer].plan, {}, true, head.coded, requests);
+        reserve_blocks(to.layers_[layer].plan, {}, false, head.dense, requests);
+      }
+    }
+    if (Status status = to.account_->reserve(requests.all()); !status) return status;
+    for (std::size_t layer = 0; layer < image.layers.size(); ++layer) {
+      LayerState& state = to.layers_[layer];
+      const std::vector<gpu::HeadImage>& heads = image.layers[layer].heads;
+      for (std::size_t head = 0; head < heads.size(); ++head) {
+        Head& tokens = state.heads[head];
+        for (int at = 0; at < heads[head].coded; ++at)
+          push_block(state.plan, tokens.coded, true, *to.account_);
+        for (int at = 0; at < heads[head].dense; ++at)
+          push_block(state.plan, tokens.dense, false, *to.account_);
+        tokens.coded.live = heads[head].coded_live;
+        tokens.dense.live = heads[head].dense_live;
+        if (!state.turns.empty()) state.turns[head].last_act = heads[head].acted - 1;
+      }
+      each_block<Formats>(state, from.view(static_cast<int>(layer)), image.layers[layer],
+                          [](auto& bytes, Block& block, bool coded, std::byte* at) {
+                            bytes.from_image(at, coded, block);
+                          });
+    }
+    to.account_->settle();
+    to.length_ = to.seen_ = image.length;
+    to.prompt_end_ = image.prompt_end;
+    return {};
+  }
+
+ private:
+  /// body(bytes, block, coded, image) for every block of a layer's heads.
+  template <class Formats, class Body>
+  static void each_block(LayerState& state, const gpu::LayerView& view,
+                         gpu::SequenceImage::Layer& layer, const Body& body) {
+    gpu::detail::BlockBytes<Formats> bytes(state.plan, view);
+    for (std::size_t head = 0; head < state.heads.size(); ++head) {
+      const Head& tokens = state.heads[head];
+      std::byte* at = layer.bytes.data() + layer.heads[head].begin;
+      for (int index = 0; index < tokens.blocks(); ++index) {
+        const bool coded = index < tokens.coded.count;
+        body(bytes, tokens.block(index), coded, at);
+        at += gpu::ImageLayout::of(view, coded).bytes;
+      }
+    }
+  }
+};
+
+namespace gpu {
+
+/// Copies all tokens of a cache into a sequence of one on the device that has none; the caches must
+/// have the same shapes, policy and storage. Waits for the stream. Where memory is missing nothing
+/// has changed; after another failure the device's cache is torn. Throws Error for caches that
+/// differ, a sequence that has tokens, and open passes.
+template <class Policy, class S, class HostArch, class DeviceType, class Arch>
+Status to_device(KVCache<Policy, S, HostArch>& from,
+                 KVCache<Policy, OnGpu<S, DeviceType>, Arch>& to, int sequence,
+                 Caller caller = Caller::here()) {
+  static_assert(!kvast::detail::Chooses<Policy>,
+                "kvast to_device: what FastGen chose for each head does not travel yet");
+  kvast::detail::CacheAccess::check(from, to, sequence, "to_device", caller);
+  require(to.length(sequence) == 0, caller, "to_device: sequence ", sequence, " has ",
+          to.length(sequence), " tokens; clear it");
+  return kvast::detail::CacheAccess::to_device<DeviceFormats<S>>(from, to, sequence);
+}
+
+/// And back, into a cache of the host that has no tokens. What fails changes nothing.
+template <class Policy, class S, class HostArch, class DeviceType, class Arch>
+Status to_host(KVCache<Policy, OnGpu<S, DeviceType>, Arch>& from, int sequence,
+               KVCache<Policy, S, HostArch>& to, Caller caller = Caller::here()) {
+  static_assert(!kvast::detail::Chooses<Policy>,
+                "kvast to_host: what FastGen chose for each head does not travel yet");
+  kvast::detail::CacheAccess::check(to, from, sequence, "to_host", caller);
+  require(to.length() == 0, caller, "to_host: the host's cache has ", to.length(),
+          " tokens; clear it");
+  return kvast::detail::CacheAccess::to_host<DeviceFormats<S>>(from, sequence, to);
+}
+
+}  // namespace gpu
+}  // namespace kvast

@@ -1,0 +1,8 @@
+// expect: kvast OnGpu: this policy does not run on the device: it must rank tokens one by
+// SPDX-License-Identifier: Apache-2.0
+#include <kvast/policy/roco.h>
+#include <kvast/gpu/kv_cache.cuh>
+
+struct Device {};
+using Cache = kvast::KVCache<kvast::RoCo, kvast::OnGpu<kvast::Kivi<4>, Device>>;
+int layers(const Cache& cache) { return cache.layers(); }

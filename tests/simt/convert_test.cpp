@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// Caches that move between the host and the device: what they hold, and what they do afterwards.
+#include "kvast/gpu/convert.cuh"
+
+#include <gtest/gtest.h>
+
+#include "kvast/kvast.h"
+#include "tests/simt/backend.h"
+#include "tests/support/random.h"
+#include "tests/support/refused.h"
+
+namespace kvast {
+namespace {
+
+using test::DeviceVector;
+using test::TestDevice;
+
+constexpr Shape kShape{.layers = 2, .query_heads = 4, .heads = 2, .head_dim = 16};
+constexpr int kSequence = 1;  // of two on the device
+
+/// A host's cache, one on the device, and the numbers of passes.
+template <class Policy, class S>
+class Pair {
+ public:
+  using OnHost = KVCache<Policy, S>;
+  using OnDevice = KVCache<Policy, OnGpu<S, TestDevice>>;
+
+  Pair(Policy policy, S storage, const CacheOptions& options = {},
+       const gpu::CacheOptions& device_options = {.sequences = 2})
+      : host(kShape, policy, storage, host_pool, options),
+        back(kShape, policy, storage, host_pool, options),
+        device(kShape, policy, {storage}, device_pool, device_options) {}
+
+  struct Numbers {
+    std::vector<float> keys, values, queries;
+  };
+  Numbers numbers(int tokens) {
+    const auto count = static_cast<std::size_t>(tokens * kShape.layers * kShape.head_dim);
+    return {random_.normals(2 * count), random_.normals(2 * count), random_.normals(4 * count)};
+  }
+
+  static void pass(OnHost& cache, const Numbers& numbers, const PassOptions& options) {
+    auto pass = cache.begin(options);
+    ASSERT_TRUE(pass);
+    std::vector<float> output(numbers.queries.size());
+    for (int layer = 0; layer < kShape.layers; ++layer) {
+      const At at(layer, options.tokens);
+      pass->append(layer, numbers.keys.data() + at.keys, numbers.values.data() + at.keys);
+      pass->attend(layer, numbers.queries.data() + at.queries, output.data());
+      pass->commit(layer);
+    }
+  }
+  void pass_on_device(const Numbers& numbers, const PassOptions& options) {
+    const std::vector<int> counts{0, options.tokens};
+    const auto keys = test::on_device(numbers.keys);
+    const auto values = test::on_device(numbers.values);
+    const auto queries = test::on_device(numbers.queries);
+    DeviceVector<float> output(numbers.queries.size());
+    auto pass = device.begin({.counts = counts, .last_of_prompt = options.last_of_prompt});
+    ASSERT_TRUE(pass) << pass.status().message();
+    for (int layer = 0; layer < kShape.layers; ++layer) {
+      const At at(layer, options.tokens);
+      ASSERT_TRUE(pass->append(layer, keys.data() + at.keys, values.data() + at.keys));
+      ASSERT_TRUE(pass->attend(layer, queries.data() + at.queries, output.data()));
+    }
+    ASSERT_TRUE(pass->commit());
+    test::wait();
+  }
+  void to_device() {
+    ASSERT_TRUE(device.clear(kSequence));
+    const Status status = gpu::to_device(host, device, kSequence);
+    ASSERT_TRUE(status) << status.message();
+  }
+  void to_host() {
+    back.clear();
+    const Status status = gpu::to_host(device, kSequence, back);
+    ASSERT_TRUE(status) << status.message();
+  }
+
+  BlockPool host_pool;
+  gpu::Pool<TestDevice> device_pool{{.slab_bytes = 4096, .stream = test::stream()}};
+  OnHost host;
+  OnHost back;
+  OnDevice device;
+
+ private:
+  struct At {  // where a layer's numbers begin
+    At(int layer, int tokens)
+        : keys(static_cast<std::size_t>(layer * tokens * kShape.heads * kShape.head_dim)),
+          queries(static_cast<std::size_t>(layer * tokens * kShape.query_heads * kShape.head_dim)) {
+    }
+    std::size_t keys;
+    std::size_t queries;
+  };
+  test::Random random_{11};
+};
+
+template <class Cache>
+void expect_same(const Cache& one, const Cache& other) {
+  ASSERT_EQ(one.length(), other.length());
+  auto& left = const_cast<Cache&>(one);
+  auto& right = const_cast<Cache&>(other);
+  for (int layer = 0; layer < kShape.layers; ++layer) {
+    int most = 0;
+    for (int head = 0; head < kShape.heads; ++head) {
+      ASSERT_EQ(one.slots(layer, head), other.slots(layer, head)) << "layer " << layer;
+      most = std::max(most, one.tokens(layer, head));
+    }
+    std::vector<float> numbers[4];
+    for (auto& line : numbers)
+      line.resize(static_cast<std::size_t>(most * kShape.heads * kShape.head_dim));
+    left.export_dense(layer, numbers[0].data(), numbers[1].data());
+    right.export_dense(layer, numbers[2].data(), numbers[3].data());
+    ASSERT_EQ(numbers[0], numbers[2]) << "keys of layer " << layer;
+    ASSERT_EQ(numbers[1], numbers[3]) << "values of layer " << layer;
+  }
+}
+
+/// There and back again, then on: states came along.
+template <class Policy, class S>
+void check_round_trip(Policy policy, S storage, const CacheOptions& options = {},
+                      const gpu::CacheOptions& device_options = {.sequences = 2}) {
+  test::begin_schedule(test::kSchedules[0]);
+  Pair<Policy, S> pair(policy, storage, options, device_options);
+  using Mine = Pair<Policy, S>;
+  const auto both = [&](const PassOptions& pass, bool with_back) {
+    const auto numbers = pair.numbers(pass.tokens);
+    Mine::pass(pair.host, numbers, pass);
+    if (with_back) Mine::pass(pair.back, numbers, pass);
+  };
+  ASSERT_NO_FATAL_FAILURE(both({.tokens = 150, .last_of_prompt = true}, false));
+  for (int step = 0; step < 30; ++step) ASSERT_NO_FATAL_FAILURE(both({}, false));
+  ASSERT_NO_FATAL_FAILURE(pair.to_device());
+  ASSERT_NO_FATAL_FAILURE(pair.to_host());
+  ASSERT_NO_FATAL_FAILURE(expect_same(pair.host, pair.back));
+  for (int step = 0; step < 60; ++step) ASSERT_NO_FATAL_FAILURE(both({}, true));
+  ASSERT_NO_FATAL_FAILURE(expect_same(pair.host, pair.back));
+}
+
+TEST(GpuConvert, RoundTrips) {
+  check_round_trip(Full{}, Kivi<4>{.residual = 32});
+  check_round_trip(H2O{.heavy = 60, .recent = 30}, Dense<half>{});
+  check_round_trip(H2O{.heavy = 60, .recent = 30}, Rotated<Kivi<4>>{});
+  check_round_trip(Scissorhands{.tokens_kept = 80, .recent = 5, .window = 30}, Float8<E4M3>{});
+  check_round_trip(L2Norm{.tokens_kept = 80, .recent = 5, .skip = {}}, Kivi<3>{.residual = 0});
+  check_round_trip(Corm{.window = 20, .recent = 8}, Dense<BF16>{});
+}
+
+TEST(GpuConvert, CompactedPositionsKeepTheirSlots) {
+  const Rope rope = Rope::plain(16, 10000.0, Pairing::halves);
+  check_round_trip(StreamingLLM{.sinks = 4, .recent = 60}, Dense<half>{},
+                   {.positions = Positions::compacted, .rope = rope},
+                   {.sequences = 2, .positions = Positions::compacted, .rope = rope});
+}
+
+/// The device's own attention decides who goes, from the host's state in each step.
+template <class Policy>
+void check_fused(Policy policy) {
+  test::begin_schedule(test::kSchedules[0]);
+  using Mine = Pair<Policy, Dense<float>>;
+  Mine pair(policy, {});
+  const auto prompt = pair.numbers(90);
+  Mine::pass(pair.host, prompt, {.tokens = 90, .last_of_prompt = true});
+  ASSERT_NO_FATAL_FAILURE(pair.pass_on_device(prompt, {.tokens = 90, .last_of_prompt = true}));
+  ASSERT_NO_FATAL_FAILURE(pair.to_host());
+  ASSERT_NO_FATAL_FAILURE(expect_kept(pair));
+  for (int step = 0; step < 40; ++step) {
+    ASSERT_NO_FATAL_FAILURE(pair.to_device());
+    const auto numbers = pair.numbers(1);
+    Mine::pass(pair.host, numbers, {});
+    ASSERT_NO_FATAL_FAILURE(pair.pass_on_device(numbers, {}));
+    ASSERT_NO_FATAL_FAILURE(expect_kept(pair)) << "step " << step;
+  }
+}
+template <class Pair>
+void expect_kept(Pair& pair) {
+  for (int layer = 0; layer < kShape.layers; ++layer) {
+    for (int head = 0; head < kShape.heads; ++head)
+      ASSERT_EQ(*pair.device.kept(kSequence, layer, head), pair.host.kept(layer, head))
+          << "layer " << layer << ", head " << head;
+  }
+}
+
+TEST(GpuConvert, AttentionOnTheDeviceDecidesAsTheHostsDoes) {
+  check_fused(H2O{.heavy = 30, .recent = 10});
+  check_fused(AdaHeads<SnapKV>{{.tokens_kept = 40, .window = 8}});
+  check_fused(Corm{.window = 16, .recent = 8});
+}
+
+TEST(GpuConvert, MisuseIsRefusedByName) {
+  Pair<Full, Dense<half>> pair({}, {});
+  ASSERT_NO_FATAL_FAILURE(
+      (Pair<Full, Dense<half>>::pass(pair.host, pair.numbers(5), {.tokens = 5})));
+  ASSERT_NO_FATAL_FAILURE(pair.to_device());
+  test::expect_refused([&] { (void)gpu::to_device(pair.host, pair.device, kSequence); },
+                       {"to_device", "sequence 1", "5 tokens"});
+  test::expect_refused([&] { (void)gpu::to_device(pair.host, pair.device, 2); }, {"sequence is 2"});
+  ASSERT_NO_FATAL_FAILURE(pair.to_host());
+  test::expect_refused([&] { (void)gpu::to_host(pair.device, kSequence, pair.back); },
+                       {"to_host", "5 tokens"});
+}
+
+}  // namespace
+}  // namespace kvast
