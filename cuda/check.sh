@@ -16,16 +16,21 @@ bundle=
 case ${1:-} in
   --bundle)
     to=${2:?--bundle needs a directory}
-    mkdir -p "$to"
+    [ ! -e "$to" ] || stop "$to exists already"
     [ -d /usr/src/googletest ] || stop "/usr/src/googletest is missing (Debian and Ubuntu: googletest)"
     [ -d /usr/include/eigen3 ] || stop "/usr/include/eigen3 is missing (Debian and Ubuntu: libeigen3-dev)"
-    cp -R /usr/src/googletest "$to/googletest"
-    mkdir -p "$to/eigen/include" "$to/eigen/share/eigen3"
-    cp -R /usr/include/eigen3 "$to/eigen/include/"
-    cp -R /usr/share/eigen3/cmake "$to/eigen/share/eigen3/"
+    mkdir -p "$(dirname -- "$to")"
+    part=$(mktemp -d "$to.XXXXXX")
+    trap 'rm -rf "$part"' EXIT
+    cp -R /usr/src/googletest "$part/googletest"
+    mkdir -p "$part/eigen/include" "$part/eigen/share/eigen3"
+    cp -R /usr/include/eigen3 "$part/eigen/include/"
+    cp -R /usr/share/eigen3/cmake "$part/eigen/share/eigen3/"
     curl -fsSL "https://github.com/google/benchmark/archive/refs/tags/v$benchmark_version.tar.gz" |
-      tar -xz -C "$to" || stop "Google Benchmark $benchmark_version could not be fetched from GitHub"
-    mv "$to/benchmark-$benchmark_version" "$to/benchmark"
+      tar -xz -C "$part" || stop "Google Benchmark $benchmark_version could not be fetched from GitHub"
+    mv "$part/benchmark-$benchmark_version" "$part/benchmark"
+    chmod 755 "$part"
+    mv "$part" "$to"
     say "bundled into $to"
     exit 0
     ;;

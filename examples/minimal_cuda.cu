@@ -34,7 +34,7 @@ int main() {
     }
     if (!pass->commit()) return 1;  // the policy evicts, the storage quantises
   }
-  const auto tokens = cache.tokens(0, 1, 1);
+  auto tokens = cache.tokens(0, 1, 1);
   std::printf("%d tokens kept\n", tokens ? *tokens : 0);
   return tokens && *tokens == 512 ? 0 : 1;
 }

@@ -16,5 +16,6 @@ inline const Bandwidth& bandwidth() {
 }
 
 void add_attend_benches();
+void add_policy_benches();
 
 }  // namespace kvast::bench

@@ -112,6 +112,7 @@ int main(int arguments, char** values) {
   benchmark::AddCustomContext("copy_GBps", std::to_string(measured.copy * 1e-9));
   kvast::bench::add_benches();
   kvast::bench::add_attend_benches();
+  kvast::bench::add_policy_benches();
   benchmark::Initialize(&arguments, values);
   benchmark::RunSpecifiedBenchmarks();
   return 0;

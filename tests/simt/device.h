@@ -19,7 +19,7 @@ struct SimtDevice {
   using Work = std::vector<std::function<Status()>>;
 
   inline static Schedule schedule{};
-  inline static Work* captured = nullptr;  ///< what is captured: done now, and again by replay
+  inline static Work* captured = nullptr;  ///< where work goes that is captured, not done
 
   static Status allocate(void*& memory, std::size_t bytes, Stream) {
     if (posix_memalign(&memory, 256, bytes) != 0) return {StatusCode::pool_exhausted, "heap"};
@@ -44,6 +44,7 @@ struct SimtDevice {
     });
   }
   static Status wait(Stream) { return {}; }
+  static bool capturing(Stream) { return captured != nullptr; }
   template <class Kernel>
   static int together(gpu::Grid) {
     return 12;
@@ -66,8 +67,9 @@ struct SimtDevice {
  private:
   template <class Body>
   static Status act(const Body& body) {
-    if (captured != nullptr) captured->push_back(body);
-    return body();
+    if (captured == nullptr) return body();
+    captured->push_back(body);
+    return {};
   }
 };
 static_assert(gpu::Device<SimtDevice>);

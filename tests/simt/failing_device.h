@@ -48,7 +48,11 @@ struct FailingDevice {
     if (fails()) return {StatusCode::device_failed, "fill: failed"};
     return Inner::fill(memory, byte, bytes, stream);
   }
-  static Status wait(Stream stream) { return missing ? Status{} : Inner::wait(stream); }
+  static Status wait(Stream stream) {
+    if (fails()) return {StatusCode::device_failed, "stream: failed"};
+    return Inner::wait(stream);
+  }
+  static bool capturing(Stream stream) { return Inner::capturing(stream); }
   template <class Kernel>
   static int together(gpu::Grid grid) {
     return missing ? 0 : Inner::template together<Kernel>(grid);

@@ -9,7 +9,7 @@
 
 #include "kvast/gpu/attend.cuh"
 #include "kvast/gpu/attend_merge.cuh"
-#include "kvast/gpu/pool.cuh"
+#include "kvast/gpu/scratch.cuh"
 
 namespace kvast::gpu {
 
@@ -50,19 +50,16 @@ struct AttendSplit {
   }
 };
 
-/// Scratch memory for the attention of one cache, on its pool's stream; all layers share it. Grows
-/// with shapes and queries, not with lengths: a captured pass stays valid.
+/// Attention of one cache, on its pool's stream. All layers share its scratch memory, which grows
+/// with shapes and queries, not with lengths.
 template <class Kept, class DeviceType>
 class AttendRunner {
  public:
-  explicit AttendRunner(Pool<DeviceType>& pool) : pool_(pool) {}
-  AttendRunner(const AttendRunner&) = delete;
-  AttendRunner& operator=(const AttendRunner&) = delete;
-  ~AttendRunner() {
-    if (memory_ != nullptr) pool_.release(memory_);
-  }
+  explicit AttendRunner(Pool<DeviceType>& pool) : scratch_(pool) {}
 
-  std::size_t bytes() const { return bytes_; }
+  std::size_t bytes() const { return scratch_.bytes(); }
+  /// No captured pass is replayed any more.
+  void forget() { scratch_.forget(); }
 
   /// Fills in what `call` lacks: plan, tiles and scratch. `most_queries`: of any sequence. Payload
   /// must be of Kept, dense rows of a multiple of 16 bytes.
@@ -131,8 +128,11 @@ class AttendRunner {
     call.dense_cost = split.rules.dense_cost;
     if (Status status = provide(call, split, kRows); !status) return status;
     started_ = true;
-    const auto stream = pool_.stream();
-    const Plan plan{.layer = call.layer, .plan = call.plan, .rules = split.rules};
+    const auto stream = scratch_.pool().stream();
+    const Plan plan{.layer = call.layer,
+                    .plan = call.plan,
+                    .rules = split.rules,
+                    .most_blocks = call.saved.below != nullptr ? call.saved.blocks : 0};
     Status status = DeviceType::launch(plan, {1, Plan::kSharedBytes}, stream);
     status.then([&] {
       return DeviceType::launch(Kernel{call}, {workers, one.shared_bytes}, stream);
@@ -146,33 +146,21 @@ class AttendRunner {
   }
 
   Status provide(AttendCall& call, const AttendSplit& split, int tile_rows) {
-    std::size_t end = 0;
-    const auto room = [&end](std::int64_t count, std::size_t each) {
-      const std::size_t begin = end;
-      end += (static_cast<std::size_t>(count) * each + 63) / 64 * 64;
-      return begin;
-    };
-    const std::size_t items = room(split.items, sizeof(WorkItem));
-    const std::size_t heads = room(call.layer.tables(), sizeof(HeadItems));
-    const std::size_t count = room(1, sizeof(int));
+    Rooms rooms;
+    const std::size_t items = rooms.add(split.items, sizeof(WorkItem));
+    const std::size_t heads = rooms.add(call.layer.tables(), sizeof(HeadItems));
+    const std::size_t count = rooms.add(1, sizeof(int));
     const std::int64_t rows = split.stored * tile_rows;
-    const std::size_t maxima = room(rows, sizeof(float));
-    const std::size_t sums = room(rows, sizeof(float));
-    const std::size_t outputs = room(rows * call.layer.value_dim, sizeof(float));
-    if (end > bytes_) {
-      void* memory = nullptr;
-      if (Status status = pool_.allocate(memory, end); !status) return status;
-      if (memory_ != nullptr) pool_.release(memory_);
-      memory_ = memory;
-      bytes_ = end;
-    }
-    auto* base = static_cast<std::byte*>(memory_);
-    call.plan = {.items = reinterpret_cast<WorkItem*>(base + items),
-                 .heads = reinterpret_cast<HeadItems*>(base + heads),
-                 .count = reinterpret_cast<int*>(base + count)};
-    call.partials = {.outputs = reinterpret_cast<float*>(base + outputs),
-                     .maxima = reinterpret_cast<float*>(base + maxima),
-                     .sums = reinterpret_cast<float*>(base + sums)};
+    const std::size_t maxima = rooms.add(rows, sizeof(float));
+    const std::size_t sums = rooms.add(rows, sizeof(float));
+    const std::size_t outputs = rooms.add(rows * call.layer.value_dim, sizeof(float));
+    if (Status status = scratch_.provide(rooms.bytes()); !status) return status;
+    call.plan = {.items = scratch_.template at<WorkItem>(items),
+                 .heads = scratch_.template at<HeadItems>(heads),
+                 .count = scratch_.template at<int>(count)};
+    call.partials = {.outputs = scratch_.template at<float>(outputs),
+                     .maxima = scratch_.template at<float>(maxima),
+                     .sums = scratch_.template at<float>(sums)};
     return {};
   }
 
@@ -184,10 +172,8 @@ class AttendRunner {
     int workers = 0;
   };
 
-  Pool<DeviceType>& pool_;
+  Scratch<DeviceType> scratch_;
   std::vector<Known> known_;
-  void* memory_ = nullptr;
-  std::size_t bytes_ = 0;
   bool started_ = false;
 };
 

@@ -137,7 +137,13 @@ class CacheMemory {
       return {StatusCode::device_failed, "begin: a kernel found no free block; clear the cache"};
     }
     if (torn_) return torn_status("begin");
-    if (Status status = provide(next, seals); !status) return status;
+    captured_ = DeviceType::capturing(pool_.stream());
+    require(
+        !captured_ || reserves_.replayed() > 0, caller,
+        "begin: the stream is capturing; run such a pass, and reserve() for its replays, first");
+    if (!captured_) {
+      if (Status status = provide(next, seals); !status) return status;
+    }
     // always: a captured pass must bring its own counts, whatever ran between its replays
     if (Status status = gpu::send_rows<DeviceType>(tables_.rows, next, pool_.stream()); !status)
       return status;
@@ -348,8 +354,10 @@ class CacheMemory {
       return DeviceType::copy(tables_.report, tables_.counters, sizeof(Counters), stream);
     });
     if (!status) return status;
-    reserves_.advance(counts_, seals_);
-    for (std::size_t at = 0; at < lengths_.size(); ++at) lengths_[at] += counts_[at];
+    if (!captured_) {  // nothing has happened yet: replays do it
+      reserves_.advance(counts_, seals_);
+      for (std::size_t at = 0; at < lengths_.size(); ++at) lengths_[at] += counts_[at];
+    }
     std::fill(stages_.begin(), stages_.end(), Stage::idle);
     open_ = false;
     return {};
@@ -393,6 +401,7 @@ class CacheMemory {
   int committed_ = 0;  ///< layers
   bool seals_ = true;
   bool ends_prompt_ = false;
+  bool captured_ = false;
   bool open_ = false;
   bool torn_ = false;
 };

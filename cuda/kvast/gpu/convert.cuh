@@ -171,7 +171,7 @@ struct detail::CacheAccess {
     Requests requests;
     for (std::size_t layer = 0; layer < image.layers.size(); ++layer) {
       for (const gpu::HeadImage& head : image.layers[layer].heads) {
-        reserve_blocks(to.layers_[layer].plan, {}, true, head.coded, requests);
+        if (head.coded > 0) reserve_blocks(to.layers_[layer].plan, {}, true, head.coded, requests);
         reserve_blocks(to.layers_[layer].plan, {}, false, head.dense, requests);
       }
     }

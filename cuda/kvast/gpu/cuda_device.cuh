@@ -30,6 +30,11 @@ struct CudaDevice {
   static Status wait(Stream stream) {
     return detail::status_of(cudaStreamSynchronize(stream), "stream");
   }
+  static bool capturing(Stream stream) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    if (cudaStreamIsCapturing(stream, &status) != cudaSuccess) (void)cudaGetLastError();
+    return status != cudaStreamCaptureStatusNone;
+  }
   template <class Kernel>
   static int together(Grid grid) {
     int device = 0;

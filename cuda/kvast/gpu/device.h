@@ -19,6 +19,7 @@ namespace kvast::gpu {
 ///   copy(to, from, bytes, stream)           either side on either machine
 ///   fill(memory, byte, bytes, stream)
 ///   wait(stream)                            until all before is done
+///   capturing(stream)                       what is launched is recorded, and done later or never
 ///   together<Kernel>(grid)                  thread blocks of such a launch that run at the same
 ///                                           time on the whole device; 0 where none can
 ///   launch(kernel, grid, stream)            see block.cuh
@@ -32,6 +33,7 @@ concept Device = requires(void*& memory, const void* from, std::size_t bytes,
   { Candidate::copy(memory, from, bytes, stream) } -> std::same_as<Status>;
   { Candidate::fill(memory, 0, bytes, stream) } -> std::same_as<Status>;
   { Candidate::wait(stream) } -> std::same_as<Status>;
+  { Candidate::capturing(stream) } -> std::same_as<bool>;
 };
 
 }  // namespace kvast::gpu

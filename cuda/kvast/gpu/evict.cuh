@@ -46,12 +46,11 @@ struct Drop {
     const int slot = warp.lane();
     for (int index = block.warp_index(); index < head.blocks(); index += block.warps()) {
       kvast::Block& one = head.block(index);
-      Token token{.position = one.position[slot]};
-      token.age = newest - token.position;
-      token.layer = layer.layer;
-      token.head = table % layer.head_count;
       const bool live = (one.live >> slot & 1U) != 0;
-      const bool drops = live && rank_key(policy.rank(token, {})) == kDropKey;
+      const bool drops =
+          live && rank_key(policy.rank(token_at(layer.layout, one, slot, newest, layer.layer,
+                                                table % layer.head_count),
+                                       {})) == kDropKey;
       const std::uint32_t dropped = warp.ballot(drops);
       if (slot != 0 || dropped == 0) continue;
       one.live &= ~dropped;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kvast/gpu/allocate.cuh"
-#include "kvast/gpu/pool.cuh"
+#include "kvast/gpu/scratch.cuh"
 
 namespace kvast::gpu {
 
@@ -11,40 +11,27 @@ namespace kvast::gpu {
 template <class DeviceType>
 class EvictMemory {
  public:
-  explicit EvictMemory(Pool<DeviceType>& pool) : pool_(pool) {}
-  EvictMemory(const EvictMemory&) = delete;
-  EvictMemory& operator=(const EvictMemory&) = delete;
-  ~EvictMemory() {
-    if (memory_ != nullptr) pool_.release(memory_);
-  }
+  explicit EvictMemory(Pool<DeviceType>& pool) : scratch_(pool) {}
 
-  std::size_t bytes() const { return bytes_; }
+  std::size_t bytes() const { return scratch_.bytes(); }
+  /// No captured pass is replayed any more.
+  void forget() { scratch_.forget(); }
 
   /// For `tables` heads of a layer that have at most `tokens` live tokens each, and `all_tables`
   /// heads of all layers. Where it fails nothing has changed.
   Status provide(int tables, std::int64_t tokens, std::int64_t all_tables) {
     if (tokens <= stride && all_tables <= all_tables_) return {};
     const std::int64_t wanted = most_of(tokens, stride);
-    std::size_t end = 0;
-    const auto room = [&end](std::int64_t count, std::size_t each) {
-      const std::size_t begin = end;
-      end += (static_cast<std::size_t>(count) * each + 63) / 64 * 64;
-      return begin;
-    };
-    const std::size_t at_votes = room(tables * wanted, sizeof(float));
-    const std::size_t at_stakes = room(all_tables, sizeof(Stake));
-    const std::size_t at_rivals = room(all_tables, sizeof(AllocateBudget::Rivals));
-    void* memory = nullptr;
-    if (Status status = pool_.allocate(memory, end); !status) return status;
-    if (memory_ != nullptr) pool_.release(memory_);
-    memory_ = memory;
-    bytes_ = end;
+    Rooms rooms;
+    const std::size_t at_votes = rooms.add(tables * wanted, sizeof(float));
+    const std::size_t at_stakes = rooms.add(all_tables, sizeof(Stake));
+    const std::size_t at_rivals = rooms.add(all_tables, sizeof(AllocateBudget::Rivals));
+    if (Status status = scratch_.provide(rooms.bytes()); !status) return status;
     stride = wanted;
     all_tables_ = all_tables;
-    auto* base = static_cast<std::byte*>(memory);
-    votes = reinterpret_cast<float*>(base + at_votes);
-    stakes = reinterpret_cast<Stake*>(base + at_stakes);
-    rivals = reinterpret_cast<AllocateBudget::Rivals*>(base + at_rivals);
+    votes = scratch_.template at<float>(at_votes);
+    stakes = scratch_.template at<Stake>(at_stakes);
+    rivals = scratch_.template at<AllocateBudget::Rivals>(at_rivals);
     return {};
   }
 
@@ -54,10 +41,8 @@ class EvictMemory {
   AllocateBudget::Rivals* rivals = nullptr;
 
  private:
-  Pool<DeviceType>& pool_;
+  Scratch<DeviceType> scratch_;
   std::int64_t all_tables_ = 0;
-  void* memory_ = nullptr;
-  std::size_t bytes_ = 0;
 };
 
 }  // namespace kvast::gpu

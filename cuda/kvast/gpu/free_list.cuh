@@ -25,12 +25,17 @@ struct Counters {
   int missing = 0;  ///< blocks that a kernel did not get: a mistake of ours, and the cache is lost
   int refused = 0;  ///< numbers that were not finite or too large for the storage
   int step = 0;     ///< passes that are over
-  int check = 0;    ///< sum of all above: the host may read while it is being written
+  int check = 0;    ///< of all above: the host may read while it is being written
 
+  /// Changes that cancel out in a plain sum, as of blocks that move between sizes, do not here.
   KVAST_HD int sum() const {
-    int total = missing + refused + step;
-    for (const int count : in_use) total += count;
-    return total;
+    unsigned total = 0;
+    const auto add = [&total](int count) { total = total * 31U + static_cast<unsigned>(count); };
+    for (const int count : in_use) add(count);
+    add(missing);
+    add(refused);
+    add(step);
+    return static_cast<int>(total);
   }
 };
 

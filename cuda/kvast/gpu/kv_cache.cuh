@@ -66,7 +66,8 @@ constexpr bool runs_on_device() {
 /// `clear`. The pool must outlive it.
 ///
 /// A pass is captured in a CUDA graph as it is: what kernels read of lengths and tables stands in
-/// device memory. Call reserve(n) before n replays, and let a pass run once before the capture.
+/// device memory. Call reserve(n) before n replays, and let such a pass run once before its
+/// capture. Capturing changes nothing; each replay is a pass. Other passes may run in between.
 template <class PolicyType, class S, class DeviceType, class Arch>
 class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   static_assert(check_policy<PolicyType>());
@@ -179,8 +180,13 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   Status clear(int sequence, Caller caller = Caller::here()) {
     return memory_.clear(sequence, caller);
   }
-  /// Forgets everything, a torn pass included.
-  Status clear() { return memory_.clear(); }
+  /// Forgets everything, a torn pass included. No pass that was captured before may be replayed.
+  Status clear() {
+    attention_.forget();
+    observed_.forget();
+    evicted_.forget();
+    return memory_.clear();
+  }
 
   /// Live tokens of a head. Waits for the stream.
   Result<int> tokens(int sequence, int layer, int head, Caller caller = Caller::here()) {

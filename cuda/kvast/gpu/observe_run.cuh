@@ -8,18 +8,16 @@
 namespace kvast::gpu {
 
 /// Log-sum-exps, the saved softmax of decode steps and counts of visible tokens: one layer's, used
-/// by all in turn. Grows with lengths, between passes: a captured pass stays valid until then.
+/// by all in turn. Grows with lengths, between passes: a captured pass stays valid while lists have
+/// no more room than they had (see Plan::most_blocks).
 template <class DeviceType>
 class ObserveMemory {
  public:
-  explicit ObserveMemory(Pool<DeviceType>& pool) : pool_(pool) {}
-  ObserveMemory(const ObserveMemory&) = delete;
-  ObserveMemory& operator=(const ObserveMemory&) = delete;
-  ~ObserveMemory() {
-    if (memory_ != nullptr) pool_.release(memory_);
-  }
+  explicit ObserveMemory(Pool<DeviceType>& pool) : scratch_(pool) {}
 
-  std::size_t bytes() const { return bytes_; }
+  std::size_t bytes() const { return scratch_.bytes(); }
+  /// No captured pass is replayed any more.
+  void forget() { scratch_.forget(); }
 
   /// A layer's kv heads of all sequences, and the query heads of each.
   void add_layer(int tables, int group, int query_heads) {
@@ -33,29 +31,18 @@ class ObserveMemory {
     const Layout wanted{.rows = most_of(rows, layout_.rows),
                         .queries = most_of(std::int64_t{tables_} * most_rows, layout_.queries),
                         .blocks = most_of(blocks, layout_.blocks)};
-    if (memory_ != nullptr && wanted == layout_) return {};
-    std::size_t end = 0;
-    const auto room = [&end](std::int64_t count, std::size_t each) {
-      const std::size_t begin = end;
-      end += (static_cast<std::size_t>(count) * each + 63) / 64 * 64;
-      return begin;
-    };
     const std::int64_t lines = std::int64_t{tables_} * wanted.blocks * members_;
-    const std::size_t at_sums = room(wanted.rows * query_heads_, sizeof(float));
-    const std::size_t at_visible = room(wanted.queries, sizeof(int));
-    const std::size_t at_maxima = room(lines, sizeof(float));
-    const std::size_t at_below = room(lines * kBlockTokens, sizeof(std::uint16_t));
-    void* memory = nullptr;
-    if (Status status = pool_.allocate(memory, end); !status) return status;
-    if (memory_ != nullptr) pool_.release(memory_);
-    memory_ = memory;
-    bytes_ = end;
+    Rooms rooms;
+    const std::size_t at_sums = rooms.add(wanted.rows * query_heads_, sizeof(float));
+    const std::size_t at_visible = rooms.add(wanted.queries, sizeof(int));
+    const std::size_t at_maxima = rooms.add(lines, sizeof(float));
+    const std::size_t at_below = rooms.add(lines * kBlockTokens, sizeof(std::uint16_t));
+    if (Status status = scratch_.provide(rooms.bytes()); !status) return status;
     layout_ = wanted;
-    auto* base = static_cast<std::byte*>(memory);
-    log_sum_exp_ = reinterpret_cast<float*>(base + at_sums);
-    visible_ = reinterpret_cast<int*>(base + at_visible);
-    saved_ = {.below = reinterpret_cast<std::uint16_t*>(base + at_below),
-              .maxima = reinterpret_cast<float*>(base + at_maxima),
+    log_sum_exp_ = scratch_.template at<float>(at_sums);
+    visible_ = scratch_.template at<int>(at_visible);
+    saved_ = {.below = scratch_.template at<std::uint16_t>(at_below),
+              .maxima = scratch_.template at<float>(at_maxima),
               .blocks = wanted.blocks};
     return {};
   }
@@ -74,17 +61,14 @@ class ObserveMemory {
     std::int64_t rows = 0;
     std::int64_t queries = 0;
     int blocks = 0;
-    bool operator==(const Layout&) const = default;
   };
   static int members_of(int group) { return (group + 1) / 2 * 2; }
 
-  Pool<DeviceType>& pool_;
+  Scratch<DeviceType> scratch_;
   int tables_ = 1;
   int query_heads_ = 1;
   int members_ = 2;
   Layout layout_;
-  void* memory_ = nullptr;
-  std::size_t bytes_ = 0;
   float* log_sum_exp_ = nullptr;
   int* visible_ = nullptr;
   SavedLogits saved_;

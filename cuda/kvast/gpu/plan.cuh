@@ -22,6 +22,8 @@ struct Plan {
   LayerView layer{};
   PlanView plan{};
   SplitRules rules{};
+  int most_blocks = 0;  ///< that heads may have, 0: any. Beyond, as when lists grew since a pass
+                        ///< was captured, nothing is planned, and Counters::missing says so
 
   /// One block.
   template <class Block>
@@ -51,10 +53,20 @@ struct Plan {
       }
       made += scan.total;
     }
+    if (most_blocks > 0) made = fits(block, shared) ? made : 0;
     if (block.thread() == 0) *plan.count = made;
   }
 
  private:
+  template <class Block>
+  KVAST_HD bool fits(const Block& block, int* shared) const {
+    int over = 0;
+    for (int table = block.thread(); table < layer.tables(); table += block.threads())
+      over += layer.head(table).blocks() > most_blocks ? 1 : 0;
+    if (block_scan(block, over, shared).total == 0) return true;
+    if (block.thread() == 0) block.fetch_add(&layer.counters->missing, 1);
+    return false;
+  }
   KVAST_HD BlockCosts costs(int table) const {
     return {.coded = layer.head(table).coded.count, .dense_cost = rules.dense_cost};
   }

@@ -26,8 +26,8 @@ template <class Stream>
 struct PoolOptions {
   std::size_t byte_limit = std::numeric_limits<std::size_t>::max();  ///< of all memory held
   std::size_t slab_bytes = std::size_t{1} << 25U;  ///< largest slab; a power of two, at least 4096
-  Stream stream{};                                 ///< of all caches on this pool
-  Allocator<Stream> allocator{};                   ///< empty: the device's
+  Stream stream{};  ///< of all caches on this pool; the null stream cannot be captured
+  Allocator<Stream> allocator{};  ///< empty: the device's
 };
 
 /// Blocks of a few sizes for all caches of one stream. The host promises blocks before kernels take
@@ -119,8 +119,15 @@ class Pool {
     for (const Promise& one : promises) at(one.size_class).promised -= one.blocks;
   }
 
-  /// Memory of a cache's own, counted here.
+  /// Memory of a cache's own, counted here. Refused while the stream is capturing: it would be
+  /// another one in each replay.
   Status allocate(void*& memory, std::size_t bytes) {
+    if (DeviceType::capturing(options_.stream)) {
+      return {StatusCode::device_failed,
+              kvast::detail::join_text("pool: ", bytes,
+                                       " bytes are wanted while the stream is capturing; reserve "
+                                       "first, and let such a pass run once before its capture")};
+    }
     if (bytes > options_.byte_limit || held_ > options_.byte_limit - bytes) return exhausted(bytes);
     memory = nullptr;
     if (options_.allocator.allocate != nullptr) {

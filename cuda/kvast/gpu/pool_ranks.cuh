@@ -31,6 +31,10 @@ struct PoolRanks {
     if (!turns[block.index()].acts || pooling.width <= 1) return;
     Shared& shared = *reinterpret_cast<Shared*>(block.shared());
     const Head head = layer.head(place.table(block));
+    if (head.live() > stride) {  // lists grew since the pass was captured
+      if (block.thread() == 0) block.fetch_add(&layer.counters->missing, 1);
+      return;
+    }
     const int lane = block.warp().lane();
     float* mine = votes + block.index() * stride;
     // a token's turn comes before or after its rank is replaced, never in between

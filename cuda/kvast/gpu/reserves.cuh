@@ -144,8 +144,9 @@ class Reserves {
 
   std::vector<std::int64_t>& bounds(const std::vector<int>& counts, bool seals,
                                     const Counters& seen) {
-    const std::int64_t since = sent_.since(
-        seen.step - report_from_, *std::max_element(counts.begin(), counts.end()) + replayed_);
+    // replays move the device's steps on, and not the host's
+    const int coming = *std::max_element(counts.begin(), counts.end());
+    const std::int64_t since = replayed_ > 0 ? -1 : sent_.since(seen.step - report_from_, coming);
     wanted_.assign(local_.size(), 0);
     growth_.assign(local_.size(), 0);
     for (std::size_t layer = 0; layer < sizes_.size(); ++layer) {

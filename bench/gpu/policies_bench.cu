@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// Policies on the device: what a commit that evicts costs beside the attention of the same step,
+// and select beside CUB's segmented sort of the same ranks.
+#include <benchmark/benchmark.h>
+
+#include <cub/device/device_segmented_radix_sort.cuh>
+#include <string>
+#include <vector>
+
+#include "bench/gpu/decoder.cuh"
+#include "kvast/policy/l2_norm.h"
+
+namespace kvast::bench {
+namespace {
+
+constexpr Shape kShape{.layers = 32, .query_heads = 32, .heads = 8, .head_dim = 128};
+constexpr int kBatch = 16;
+constexpr int kTokens = 8192;
+
+/// Norms of keys rank tokens without a prompt's attention, which would take minutes to make.
+template <class S>
+class Evicting {
+ public:
+  using Cache = KVCache<L2Norm, OnGpu<S>>;
+  using Pass = typename Cache::Pass;
+
+  explicit Evicting(int kept)
+      : cache_(kShape, {.tokens_kept = kept, .recent = 32, .skip = {}}, {S{}}, pool_,
+               {.sequences = kBatch}) {
+    constexpr int kChunk = 1024;
+    const DeviceArray<half> keys(kCase.numbers(kShape.heads, kChunk));
+    for (int first = 0; first < kTokens; first += kChunk) {
+      fill(kCase, Kind::key, kShape.heads, kChunk, first, keys.data());
+      Pass pass = append(kChunk, keys.data());
+      check(pass.commit());
+      must(cudaStreamSynchronize(timer().stream()), "prompt");
+    }
+    fill(kCase, Kind::key, kShape.heads, 1, kTokens, row_.data());
+    fill(kCase, Kind::query, kShape.query_heads, 1, kTokens, queries_.data());
+  }
+  Pass append(int tokens, const half* rows) {
+    Result<Pass> pass = cache_.begin({.tokens = tokens});
+    if (!pass) check(pass.status());
+    for (int layer = 0; layer < kShape.layers; ++layer) check(pass->append(layer, rows, rows));
+    return std::move(*pass);
+  }
+  Pass step() { return append(1, row_.data()); }
+  void attend(Pass& pass) {
+    for (int layer = 0; layer < kShape.layers; ++layer)
+      check(pass.attend(layer, queries_.data(), output_.data()));
+  }
+  Cache& cache() { return cache_; }
+
+ private:
+  static constexpr Case kCase{kShape, kBatch, kTokens};
+  gpu::Pool<gpu::CudaDevice> pool_{{.stream = timer().stream()}};
+  Cache cache_;
+  DeviceArray<half> row_{kCase.numbers(kShape.heads)};
+  DeviceArray<half> queries_{kCase.numbers(kShape.query_heads)};
+  DeviceArray<half> output_{kCase.numbers(kShape.query_heads)};
+};
+
+/// rank, select, evict and, where there are codes, seal and merge: a step of all layers at half the
+/// tokens.
+template <class S>
+void time_commit(benchmark::State& state) {
+  Evicting<S> decoder(kTokens / 2);
+  Result<int> tokens = decoder.cache().tokens(kBatch - 1, kShape.layers - 1, 7);
+  if (!tokens || *tokens != kTokens / 2) {
+    state.SkipWithError("the answer is wrong: nothing was timed");
+    return;
+  }
+  double commits = 0.0;
+  double attends = 0.0;
+  for (auto _ : state) {
+    auto pass = decoder.step();
+    attends += timer().seconds([&](cudaStream_t) { decoder.attend(pass); });
+    const double taken = timer().seconds([&](cudaStream_t) { check(pass.commit()); });
+    state.SetIterationTime(taken);
+    commits += taken;
+  }
+  state.counters["of attention"] = commits / attends;
+}
+
+/// All tokens of all heads live again.
+struct Revive {
+  static constexpr int kThreads = 128;
+  gpu::LayerView layer{};
+
+  /// Grid: sequences * heads.
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    Head& head = layer.head(block.index());
+    for (int at = block.thread(); at < head.blocks(); at += block.threads())
+      head.block(at).live = kAllLive >> (kBlockTokens - head.block(at).used);
+    if (block.thread() == 0) head.dense.live = head.dense.slots();
+  }
+};
+/// Ranks of a layer as a sort wants them: [tables, tokens].
+struct CopyRanks {
+  static constexpr int kThreads = 128;
+  gpu::LayerView layer{};
+  float* to = nullptr;
+
+  /// Grid: sequences * heads.
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    const Head& head = layer.head(block.index());
+    for (int at = block.thread(); at < kTokens; at += block.threads())
+      to[std::int64_t{block.index()} * kTokens + at] =
+          layer.ranks_of(head.block(at / kBlockTokens))[at % kBlockTokens];
+  }
+};
+
+/// `kept` of 8192 tokens of each head.
+void time_select(benchmark::State& state, int kept) {
+  Evicting<Dense<half>> decoder(1 << 20);
+  const auto& cache = decoder.cache();
+  std::vector<gpu::LayerView> views;
+  for (int layer = 0; layer < kShape.layers; ++layer) views.push_back(cache.view(layer));
+  const DeviceArray<gpu::LayerView> layers(views.size());
+  must(cudaMemcpy(layers.data(), views.data(), views.size() * sizeof(gpu::LayerView),
+                  cudaMemcpyHostToDevice),
+       "views");
+  const int tables = views[0].tables();
+  const int segments = tables * kShape.layers;
+  const gpu::detail::Place place{layers.data(), tables};
+  auto pass = decoder.step();  // ranks are of a pass that is open
+  const auto rank = [&](cudaStream_t stream) {
+    for (const gpu::LayerView& view : views) check(gpu::launch(Revive{view}, {tables, 0}, stream));
+    const L2Norm policy{.tokens_kept = kept, .recent = 32, .skip = {}};
+    check(gpu::launch(gpu::Rank<L2Norm>{place, policy, kShape.layers}, {segments, 0}, stream));
+  };
+  double selects = 0.0;
+  for (auto _ : state) {
+    rank(timer().stream());
+    const double taken = timer().seconds([&](cudaStream_t stream) {
+      check(gpu::launch(gpu::Select{place, views[0].turns}, {segments, gpu::Select::kSharedBytes},
+                        stream));
+    });
+    state.SetIterationTime(taken);
+    selects += taken;
+  }
+  Result<int> left = decoder.cache().tokens(kBatch - 1, kShape.layers - 1, 7);
+  if (!left || *left != kept) {
+    state.SkipWithError("the answer is wrong: nothing was timed");
+    return;
+  }
+  rank(timer().stream());
+  const std::size_t count = static_cast<std::size_t>(segments) * kTokens;
+  const DeviceArray<float> ranks(count);
+  const DeviceArray<float> sorted(count);
+  for (const gpu::LayerView& view : views) {
+    float* to = ranks.data() + std::int64_t{view.layer} * tables * kTokens;
+    check(gpu::launch(CopyRanks{view, to}, {tables, 0}, timer().stream()));
+  }
+  std::vector<int> ends;
+  for (int at = 0; at <= segments; ++at) ends.push_back(at * kTokens);
+  const DeviceArray<int> offsets(ends.size());
+  must(cudaMemcpy(offsets.data(), ends.data(), ends.size() * sizeof(int), cudaMemcpyHostToDevice),
+       "offsets");
+  std::size_t bytes = 0;
+  const auto sort = [&](void* scratch, cudaStream_t stream) {
+    must(cub::DeviceSegmentedRadixSort::SortKeys(scratch, bytes, ranks.data(), sorted.data(),
+                                                 static_cast<int>(count), segments, offsets.data(),
+                                                 offsets.data() + 1, 0, 32, stream),
+         "CUB");
+  };
+  sort(nullptr, timer().stream());
+  const DeviceArray<std::byte> scratch(bytes);
+  double sorts = 0.0;
+  for (int turn = 0; turn < 13; ++turn) {
+    const double taken =
+        timer().seconds([&](cudaStream_t stream) { sort(scratch.data(), stream); });
+    if (turn >= 3) sorts += taken / 10.0;  // the first ones warm up
+  }
+  state.counters["times as fast as CUB's sort"] =
+      sorts / (selects / static_cast<double>(state.iterations()));
+}
+
+}  // namespace
+
+void add_policy_benches() {
+  const auto add = [](const std::string& name, auto run) {
+    benchmark::RegisterBenchmark(name.c_str(), run)->UseManualTime();
+  };
+  add("commit/f16/half of 8k", [](benchmark::State& state) { time_commit<Dense<half>>(state); });
+  add("commit/kivi4/half of 8k", [](benchmark::State& state) { time_commit<Kivi<4>>(state); });
+  add("select/one of 8k goes", [](benchmark::State& state) { time_select(state, kTokens); });
+  add("select/half of 8k goes", [](benchmark::State& state) { time_select(state, kTokens / 2); });
+}
+
+}  // namespace kvast::bench

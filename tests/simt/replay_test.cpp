@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// Passes that are captured, and replayed without the host: on a device that does its work late.
+// tests/gpu/graph_test.cu replays CUDA's own graphs.
+#include <gtest/gtest.h>
+
+#include "kvast/gpu/kv_cache.cuh"
+#include "kvast/policy/full.h"
+#include "kvast/policy/h2o.h"
+#include "tests/simt/queueing_device.h"
+
+namespace kvast {
+namespace {
+
+using Device = test::QueueingDevice;
+
+constexpr Shape kShape{.query_heads = 4, .heads = 2, .head_dim = 64};
+constexpr int kSequences = 2;
+
+/// A cache, and tokens for it.
+template <class Policy, class S>
+class Decoder {
+ public:
+  using Cache = KVCache<Policy, OnGpu<S, Device>>;
+
+  explicit Decoder(Policy policy = {}, S storage = {})
+      : cache(kShape, policy, {storage}, pool_, {.sequences = kSequences}) {}
+  ~Decoder() { (void)Device::wait({}); }
+
+  void pass(const gpu::PassOptions& options, bool attends = false) {
+    auto pass = cache.begin(options);
+    ASSERT_TRUE(pass) << pass.status().message();
+    ASSERT_TRUE(pass->append(0, numbers_.data(), numbers_.data()));
+    if (attends) {
+      const Status status = pass->attend(0, numbers_.data(), output_.data());
+      ASSERT_TRUE(status) << status.message();
+    }
+    ASSERT_TRUE(pass->commit());
+  }
+  Device::Work capture(int tokens, bool attends = false) {
+    Device::Work work;
+    Device::captured = &work;
+    pass({.tokens = tokens}, attends);
+    Device::captured = nullptr;
+    return work;
+  }
+  void expect_tokens(int tokens) {
+    for (int sequence = 0; sequence < kSequences; ++sequence) {
+      for (int head = 0; head < kShape.heads; ++head)
+        ASSERT_EQ(*cache.tokens(sequence, 0, head), tokens)
+            << "sequence " << sequence << ", head " << head;
+    }
+    ASSERT_EQ(cache.counters().missing, 0);
+  }
+
+ private:
+  std::vector<float> numbers_ = std::vector<float>(kSequences * 520 * 4 * 64, 0.5F);
+  std::vector<float> output_ = std::vector<float>(kSequences * 520 * 4 * 64);
+  gpu::Pool<Device> pool_{{.slab_bytes = 4096}};
+
+ public:
+  Cache cache;
+};
+
+TEST(GpuReplay, ReservesAddUpUntilTheyAreSettled) {
+  Decoder<Full, Kivi<4>> decoder;
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+  for (int turn = 0; turn < 3; ++turn) {
+    ASSERT_TRUE(decoder.cache.reserve(100));
+    const Device::Work work = decoder.capture(1);
+    for (int at = 0; at < 100; ++at) Device::replay(work);
+  }
+  EXPECT_EQ(decoder.cache.length(0), 1);
+  ASSERT_TRUE(decoder.cache.settle());
+  EXPECT_EQ(decoder.cache.length(0), 301);
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(301));
+}
+
+/// Nothing is written beyond what there is, it is told, and the cache can be used again.
+template <class Policy, class S>
+void check_too_many(int tokens, Policy policy) {
+  Decoder<Policy, S> decoder(policy);
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = tokens}, true));
+  ASSERT_TRUE(decoder.cache.reserve(10));
+  const Device::Work work = decoder.capture(tokens, true);
+  for (int at = 0; at < 400 / tokens + 20; ++at) Device::replay(work);
+  ASSERT_TRUE(Device::wait({}));
+  EXPECT_EQ(decoder.cache.begin().status().code(), StatusCode::device_failed);
+  ASSERT_TRUE(decoder.cache.clear());
+  for (const int blocks : decoder.cache.counters().in_use) ASSERT_EQ(blocks, 0);
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 60}, true));
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(60));
+}
+TEST(GpuReplay, MoreThanReservedAreTold) {
+  check_too_many<Full, Kivi<4>>(1, {});
+  check_too_many<Full, Kivi<4>>(40, {});
+}
+
+/// A captured pass brings its own counts, whatever ran between capture and replay.
+TEST(GpuReplay, BringsItsOwnCounts) {
+  Decoder<Full, Dense<half>> decoder;
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+  ASSERT_TRUE(decoder.cache.reserve(6));
+  const Device::Work work = decoder.capture(3);
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 5}));
+  Device::replay(work);
+  ASSERT_TRUE(decoder.cache.settle());
+  EXPECT_EQ(decoder.cache.length(0), 9);
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(9));
+}
+
+/// What is captured has not happened: not even where it would have sealed.
+TEST(GpuReplay, CapturesChangeNothing) {
+  for (const bool settles : {false, true}) {
+    Decoder<Full, Kivi<4>> decoder({}, {.residual = 16});
+    ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 47}));
+    ASSERT_TRUE(decoder.cache.reserve(1));
+    (void)decoder.capture(1);
+    if (settles) {
+      ASSERT_TRUE(decoder.cache.settle());
+    }
+    EXPECT_EQ(decoder.cache.length(0), 47);
+    ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .more_of_prompt = true}));
+    ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(559));
+  }
+}
+
+/// The device's steps are then more than the host's passes.
+TEST(GpuReplay, TheHostGoesOnWithoutSettling) {
+  for (const int replays : {1, 2, 3, 6}) {
+    Decoder<Full, Dense<half>> decoder;
+    ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+    ASSERT_TRUE(decoder.cache.reserve(replays));
+    const Device::Work work = decoder.capture(1);
+    for (int at = 0; at < replays; ++at) Device::replay(work);
+    ASSERT_TRUE(Device::wait({}));  // its report is there
+    for (int chunk = 0; chunk < replays + 3; ++chunk)
+      ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .more_of_prompt = true}));
+    ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(1 + replays + 512 * (replays + 3)));
+  }
+}
+
+/// A larger pass in between makes attend's scratch grow: what a captured one points to stays.
+TEST(GpuReplay, LargerPassesLeaveACapturedOneItsMemory) {
+  Decoder<Full, Dense<float>> decoder;
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}, true));
+  ASSERT_TRUE(decoder.cache.reserve(20));
+  const Device::Work work = decoder.capture(1, true);
+  for (const int tokens : {16, 100, 2}) {
+    Device::replay(work);
+    ASSERT_TRUE(decoder.cache.settle());
+    ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = tokens}, true));
+    ASSERT_TRUE(decoder.cache.reserve(20));
+  }
+  Device::replay(work);
+  ASSERT_TRUE(decoder.cache.settle());
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(1 + 4 + 118));
+}
+
+/// A policy's saved weights have room for the lists there were at capture; beyond, it is told.
+TEST(GpuReplay, ListsThatGrewSinceACaptureAreTold) {
+  Decoder<H2O, Dense<half>> decoder({.heavy = 4000, .recent = 100});
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}, true));
+  ASSERT_TRUE(decoder.cache.reserve(20));
+  const Device::Work work = decoder.capture(1, true);
+  Device::replay(work);
+  ASSERT_TRUE(decoder.cache.settle());
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(2));
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 520}, true));
+  ASSERT_TRUE(decoder.cache.reserve(20));
+  Device::replay(work);
+  ASSERT_TRUE(decoder.cache.settle());
+  EXPECT_EQ(decoder.cache.begin().status().code(), StatusCode::device_failed);
+  ASSERT_TRUE(decoder.cache.clear());
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 3}, true));
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(3));
+}
+
+TEST(GpuReplay, CapturesWithoutAReserveAreRefused) {
+  Decoder<Full, Dense<half>> decoder;
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+  Device::Work work;
+  Device::captured = &work;
+  EXPECT_THROW((void)decoder.cache.begin(), Error);
+  Device::captured = nullptr;
+}
+
+}  // namespace
+}  // namespace kvast
