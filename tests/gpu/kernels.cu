@@ -8,6 +8,7 @@
 #include "kvast/gpu/plan.cuh"
 #include "kvast/gpu/pool_ranks.cuh"
 #include "kvast/gpu/quantize.cuh"
+#include "kvast/gpu/repack.cuh"
 #include "kvast/gpu/select.cuh"
 #include "kvast/gpu/share_ranks.cuh"
 #include "kvast/policy/full.h"
@@ -38,6 +39,10 @@ template Status launch(const SavedWeights<WriteWeights>&, Grid, cudaStream_t);
 template Status launch(const CountVisible&, Grid, cudaStream_t);
 template Status launch(const EncodeSealed<Int<8>, Part::keys>&, Grid, cudaStream_t);
 template Status launch(const EncodeSealed<Fp8<E4M3>, Part::values>&, Grid, cudaStream_t);
+template Status launch(const Repack<Int<8>, Int<8>>&, Grid, cudaStream_t);
+template Status launch(const Repack<Int<4>, Int<2>>&, Grid, cudaStream_t);
+template Status launch(const Repack<Fp8<E4M3>, Fp8<E4M3>>&, Grid, cudaStream_t);
+template Status launch(const Repack<Int<3>, Int<3>>&, Grid, cudaStream_t);
 template Status launch(const detail::Quantize<Codebook<3>, Part::keys>&, Grid, cudaStream_t);
 template Status launch(const detail::Quantize<Int<3>, Part::values>&, Grid, cudaStream_t);
 template Status launch(const detail::Dequantize<Codebook<3>, Part::values>&, Grid, cudaStream_t);

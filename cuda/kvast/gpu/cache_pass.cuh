@@ -177,6 +177,12 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
       if (seals) status.then([&] { return gpu::seal<Formats, DeviceType>(scope, stream); });
     }
     if (acts || seals) status.then([&] { return gpu::compact<DeviceType>(scope, stream); });
+    if constexpr (Formats::codes && kEvicts) {
+      if (acts || seals)
+        status.then([&] {
+          return gpu::repack<Formats, DeviceType>(scope, memory.view(0).layout.bytes, stream);
+        });
+    }
     return status;
   }
   Status finish(Status status) {

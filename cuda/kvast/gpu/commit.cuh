@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// commit: rank, select, seal, compact; what is launched at the end of a pass, and in which order.
+// commit: rank, select, seal, compact, repack; what is launched at the end of a pass, and in which
+// order.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include "kvast/gpu/evict_memory.cuh"
 #include "kvast/gpu/pool_ranks.cuh"
 #include "kvast/gpu/rank.cuh"
+#include "kvast/gpu/repack.cuh"
 #include "kvast/gpu/select.cuh"
 #include "kvast/gpu/share_ranks.cuh"
 
@@ -118,6 +120,15 @@ Status seal(const CommitScope& scope, typename DeviceType::Stream stream) {
 template <class DeviceType>
 Status compact(const CommitScope& scope, typename DeviceType::Stream stream) {
   return DeviceType::launch(Compact{scope.place}, {scope.tables(), Compact::kSharedBytes}, stream);
+}
+
+/// Merges sparse coded blocks, whose records have `side_bytes`.
+template <class Formats, class DeviceType>
+Status repack(const CommitScope& scope, std::size_t side_bytes,
+              typename DeviceType::Stream stream) {
+  using Kernel = Repack<typename Formats::Keys, typename Formats::Values>;
+  return DeviceType::launch(Kernel{scope.place}, {scope.tables(), Kernel::shared_bytes(side_bytes)},
+                            stream);
 }
 
 }  // namespace kvast::gpu

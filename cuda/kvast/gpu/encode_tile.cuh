@@ -76,16 +76,14 @@ KVAST_HD void pack_tiles(int thread, const EncodeShared<kThreads>& shared, int f
   }
 }
 
-/// Where a row's scale stands, and how many halves behind it its minimum.
-template <class Format, Part kPart>
-KVAST_HD half* metadata_of(std::byte* payload, int dim, int row, int& apart) {
-  const PayloadRows<Format, kPart> layout{dim};
+/// Of formats that have codes.
+template <class Format, Part kPart, int kThreads>
+KVAST_HD void pack_codes(int thread, const EncodeShared<kThreads>& shared, int first, int dim,
+                         std::byte* payload) {
   if constexpr (kInFragments<Format>) {
-    apart = layout.rows();
-    return reinterpret_cast<half*>(payload) + row;
+    pack_fragments<Format, kPart>(thread, shared, first, dim, payload);
   } else {
-    apart = layout.rows_in_tile();
-    return reinterpret_cast<half*>(payload + layout.tile(row)) + layout.row_in_tile(row);
+    pack_tiles<Format, kPart>(thread, shared, first, dim, payload);
   }
 }
 
@@ -107,16 +105,12 @@ KVAST_HD void encode_payload(const Block& block, EncodeShared<kThreads>& shared,
         Affine affine;
         detail::encode_row<Format>(numbers, columns, shared.codes[block.thread()], affine);
         int apart = 0;
-        half* metadata = detail::metadata_of<Format, kPart>(payload, dim, row, apart);
+        half* metadata = layout.metadata(payload, row, apart);
         if constexpr (code_planes<Format>() >= 1) metadata[0] = affine.scale;
         if constexpr (code_planes<Format>() == 2) metadata[apart] = affine.minimum;
       }
       block.sync();
-      if constexpr (kInFragments<Format>) {
-        detail::pack_fragments<Format, kPart>(block.thread(), shared, first, dim, payload);
-      } else {
-        detail::pack_tiles<Format, kPart>(block.thread(), shared, first, dim, payload);
-      }
+      detail::pack_codes<Format, kPart>(block.thread(), shared, first, dim, payload);
       block.sync();
     } else if (row < layout.rows()) {
       auto* elements = reinterpret_cast<typename Format::Element*>(payload + layout.tile(row)) +

@@ -90,17 +90,9 @@ struct Compact {
   template <class Block>
   KVAST_HD static void drop_dead(const Block& block, const LayerView& layer, BlockList& list,
                                  bool coded, Shared& shared) {
-    int kept = 0;
-    for (int first = 0; first < list.count; first += block.threads()) {
-      const int at = first + block.thread();
-      kvast::Block* one = at < list.count ? list.data[at] : nullptr;
-      const bool lives = one != nullptr && one->live != 0;
-      const Scan scan = block_scan(block, lives ? 1 : 0, shared.scratch);
-      if (lives) list.data[kept + scan.before] = one;
-      if (one != nullptr && !lives) give_record(block, layer, one, coded);
-      kept += scan.total;
-    }
-    block.sync();
+    const int kept = thin_out(
+        block, list, shared.scratch, [&](int at) { return list[at].live != 0; },
+        [&](kvast::Block* one) { give_record(block, layer, one, coded); });
     if (block.thread() == 0) list.count = kept;
     block.sync();
   }

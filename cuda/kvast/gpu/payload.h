@@ -119,6 +119,32 @@ struct PayloadRows {
   KVAST_HD int token(int row, int column) const {
     return kPart == Part::keys ? column : row % kBlockTokens;
   }
+  /// One code of a payload.
+  KVAST_HD unsigned code(const std::byte* payload, BlockCode at) const {
+    const int row = payload_row<kPart>(at);
+    const int line = row_in_tile(row);
+    if constexpr (kInFragments<Format>) {
+      return FragmentPayload<Format, kPart>{dim}.code(payload, at);
+    } else if constexpr (CodedFormat<Format>) {
+      return unit_get<Format::kBits>(
+          kvast::detail::unit_of<Format>(payload + tile(row), rows_in_tile(), line),
+          line % kUnitRows, payload_column<kPart>(at));
+    } else {
+      static_assert(sizeof(typename Format::Element) == 1);
+      return static_cast<unsigned>(
+          payload[tile(row) + line * columns(row) + payload_column<kPart>(at)]);
+    }
+  }
+  /// Where a row's scale stands, and how many halves behind it its minimum.
+  KVAST_HD half* metadata(std::byte* payload, int row, int& apart) const {
+    if constexpr (kInFragments<Format>) {
+      apart = rows();
+      return reinterpret_cast<half*>(payload) + row;
+    } else {
+      apart = rows_in_tile();
+      return reinterpret_cast<half*>(payload + tile(row)) + row_in_tile(row);
+    }
+  }
   /// One number of a payload.
   KVAST_HD float number(const std::byte* payload, int at_token, int at_channel) const {
     const BlockCode at{at_token, at_channel};

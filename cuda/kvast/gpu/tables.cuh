@@ -150,6 +150,26 @@ KVAST_HD bool extend(const Block& block, const LayerView& layer, BlockList& list
   return false;
 }
 
+/// Blocks of which stays(index) is false leave the list, and go(block) is told of each; the others
+/// keep their order. Returns how many are left, which the list's count does not say yet. Every
+/// thread takes part; `shared`: see block_scan.
+template <class Block, class Stays, class Go>
+KVAST_HD int thin_out(const Block& block, BlockList& list, int* shared, const Stays& stays,
+                      const Go& go) {
+  int kept = 0;
+  for (int first = 0; first < list.count; first += block.threads()) {
+    const int at = first + block.thread();
+    kvast::Block* one = at < list.count ? list.data[at] : nullptr;
+    const bool mine = one != nullptr && stays(at);
+    const Scan scan = block_scan(block, mine ? 1 : 0, shared);
+    if (mine) list.data[kept + scan.before] = one;
+    if (one != nullptr && !mine) go(one);
+    kept += scan.total;
+  }
+  block.sync();
+  return kept;
+}
+
 /// Gives every (layer, sequence, head) larger arrays of block pointers, or its first ones. Their
 /// old ones may be released once the stream has passed this.
 struct MoveLists {

@@ -5,48 +5,22 @@
 #include <algorithm>
 #include <vector>
 
+#include "kvast/core/repack.h"
 #include "kvast/host/encode.h"
 
 namespace kvast {
 
-/// Blocks that are merged at a time, at most.
-inline constexpr int kRepackBlocks = 8;
-
-/// True where coded slots exceed 4/3 of the head's live tokens, and fewer blocks would hold them.
-inline bool wants_repack(const LayerPlan& plan, const Head& head) {
-  if (plan.keeps_order || head.coded.count < 2) return false;
-  return static_cast<std::int64_t>(head.coded.count) * kBlockTokens * 3 >
-             static_cast<std::int64_t>(head.live()) * 4 &&
-         head.coded.count > blocks_of(head.coded.live);
-}
-
 namespace detail {
 
-/// Which blocks are merged: the `count` sparsest of the list, into `made` fewer ones.
-struct Merge {
-  int count = 0;
-  int made = 0;
-};
-
-/// Fills `sparse` (live tokens, block). Frees at most `surplus` blocks, at the least number of
-/// tokens for as many as can be freed.
-inline Merge choose_merge(const BlockList& list, int surplus, std::vector<Place>& sparse) {
-  sparse.clear();
+/// The list's sparsest blocks, by merge_key: what a merge may take.
+inline void find_sparsest(const BlockList& list, std::vector<int>& keys) {
+  keys.clear();
   for (int index = 0; index < list.count; ++index) {
-    if (list[index].live != kAllLive) sparse.push_back({list[index].live_count(), index});
+    if (list[index].live != kAllLive) keys.push_back(merge_key(list[index].live_count(), index));
   }
-  std::sort(sparse.begin(), sparse.end(), [](Place a, Place b) {
-    return a.position != b.position ? a.position < b.position : a.slot < b.slot;
-  });
-  Merge best;
-  int live = 0;
-  for (int count = 1; count <= std::min<int>(kRepackBlocks, static_cast<int>(sparse.size()));
-       ++count) {
-    live += sparse[static_cast<std::size_t>(count - 1)].position;
-    const int made = blocks_of(live);
-    if (count - made > best.count - best.made && count - made <= surplus) best = {count, made};
-  }
-  return best;
+  const std::size_t most = std::min<std::size_t>(keys.size(), kRepackBlocks);
+  std::partial_sort(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(most), keys.end());
+  keys.resize(most);
 }
 
 /// What is merged, out of its blocks: these are freed before new ones are taken.
@@ -127,16 +101,18 @@ class Merged {
 /// no more blocks than it gives back, but for those that a fork keeps.
 inline void repack_tokens(const LayerPlan& plan, Head& head, Account& account,
                           EncodeScratch& scratch, EncodeCounts& counts) {
-  if (!plan.is_coded() || !wants_repack(plan, head)) return;
+  if (!plan.is_coded() || plan.keeps_order || !wants_repack(head)) return;
   BlockList& list = head.coded;
-  const int fewest = blocks_of(list.live);
-  const int target = std::max(fewest, list.live * 7 / 6 / kBlockTokens);
+  const int target = repack_target(list);
+  std::vector<int>& sparsest = scratch.slots;
   while (list.count > target) {
-    const detail::Merge merge = detail::choose_merge(list, list.count - target, scratch.places);
+    detail::find_sparsest(list, sparsest);
+    const Merge merge =
+        choose_merge(sparsest.data(), static_cast<int>(sparsest.size()), list.count - target);
     if (merge.count == 0) return;
     detail::Merged merged(plan, head, scratch.repack);
     for (int at = 0; at < merge.count; ++at) {
-      Block& from = list[scratch.places[static_cast<std::size_t>(at)].slot];
+      Block& from = list[index_of_key(sparsest[static_cast<std::size_t>(at)])];
       merged.add(from, scratch.decoded);
       from.live = 0;
     }
