@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // attend on codes against the reference in double, which is given what they decode to: every pair
-// of formats, group, width and length.
+// of formats, group, width and length, and channels that are unlike each other.
 #include "tests/simt/attend_layer.h"
 
 namespace kvast::test {
@@ -65,6 +65,33 @@ TYPED_TEST(AttendCodes, ChunksOfQueries) {
                        .sequences = {{100, 20, 2}, {5, 5}, {97, 33, 2}, {161, 1, 4}},
                        .dead = 0.1};
   check<TypeParam, 64, 16>(one, "chunks");
+}
+
+struct Channels {
+  const char* name;
+  Size offset;  ///< of keys
+};
+
+/// As keys of models have them whose projections have a bias. What rounding takes from products of
+/// a query with scales is large beside what is left of such keys in a softmax.
+TYPED_TEST(AttendCodes, KeysFarFromZero) {
+  constexpr Channels kOffsets[] = {
+      {"20 in one of 16", [](int, int channel) { return channel % 16 == 5 ? 20.0 : 0.0; }},
+      {"100 in one of 16", [](int, int channel) { return channel % 16 == 5 ? 100.0 : 0.0; }},
+      {"300 in one", [](int, int channel) { return channel == 5 ? 300.0 : 0.0; }},
+      {"300 in one of 8", [](int, int channel) { return channel % 8 == 5 ? -300.0 : 0.0; }},
+      {"20 in all", [](int, int channel) { return channel % 2 == 0 ? 20.0 : -20.0; }},
+  };
+  for (const Channels& channels : kOffsets) {
+    AttendCase one{.group = 4,
+                   .head_dim = 64,
+                   .sequences = {{330, 1, 9}},
+                   .type = Type::f16,
+                   .key_offset = channels.offset};
+    check<TypeParam, 64, 8>(one, channels.name);
+    one.head_dim = 128;
+    check<TypeParam, 128, 8>(one, channels.name);
+  }
 }
 
 }  // namespace
