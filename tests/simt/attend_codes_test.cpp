@@ -69,8 +69,24 @@ TYPED_TEST(AttendCodes, ChunksOfQueries) {
 
 struct Channels {
   const char* name;
-  Size offset;  ///< of keys
+  Size key_offset;
+  Size key_size = nullptr;
+  Size query_size = nullptr;
 };
+
+template <class Kept>
+void check(const Channels& channels) {
+  AttendCase one{.group = 4,
+                 .head_dim = 64,
+                 .sequences = {{330, 1, 9}},
+                 .type = Type::f16,
+                 .key_size = channels.key_size,
+                 .key_offset = channels.key_offset,
+                 .query_size = channels.query_size};
+  check<Kept, 64, 8>(one, channels.name);
+  one.head_dim = 128;
+  check<Kept, 128, 8>(one, channels.name);
+}
 
 /// As keys of models have them whose projections have a bias. What rounding takes from products of
 /// a query with scales is large beside what is left of such keys in a softmax.
@@ -82,16 +98,29 @@ TYPED_TEST(AttendCodes, KeysFarFromZero) {
       {"300 in one of 8", [](int, int channel) { return channel % 8 == 5 ? -300.0 : 0.0; }},
       {"20 in all", [](int, int channel) { return channel % 2 == 0 ? 20.0 : -20.0; }},
   };
-  for (const Channels& channels : kOffsets) {
-    AttendCase one{.group = 4,
-                   .head_dim = 64,
-                   .sequences = {{330, 1, 9}},
-                   .type = Type::f16,
-                   .key_offset = channels.offset};
-    check<TypeParam, 64, 8>(one, channels.name);
-    one.head_dim = 128;
-    check<TypeParam, 128, 8>(one, channels.name);
-  }
+  for (const Channels& channels : kOffsets) check<TypeParam>(channels);
+}
+
+/// One channel of 16 is loud.
+template <int kLoud, int kQuietParts>
+double size_of(int channel) {
+  return channel % 16 == 5 ? 1.0 * kLoud : 1.0 / kQuietParts;
+}
+template <int kLoud, int kQuietParts>
+Channels loud_and_quiet(const char* name) {
+  return {
+      .name = name,
+      .key_offset = nullptr,
+      .key_size = [](int, int channel) { return size_of<kLoud, kQuietParts>(channel); },
+      .query_size = [](int, int channel) { return 1.0 / size_of<kLoud, kQuietParts>(channel); }};
+}
+
+/// Then all channels count alike, although neither their scales nor the query's numbers are.
+TYPED_TEST(AttendCodes, LoudChannelsThatTheQueryHardlyAsksFor) {
+  check<TypeParam>(loud_and_quiet<10000, 1>("1e4 and 1"));
+  check<TypeParam>(loud_and_quiet<100, 100>("100 and 1/100"));
+  check<TypeParam>(loud_and_quiet<300, 300>("300 and 1/300"));
+  check<TypeParam>(loud_and_quiet<1000, 1000>("1e3 and 1e-3"));
 }
 
 }  // namespace

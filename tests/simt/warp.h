@@ -2,6 +2,7 @@
 // The warp of gpu/warp.cuh on fibers. What each operation guarantees stands there.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdint>
@@ -52,6 +53,11 @@ class FiberWarp {
     for (int lane = 0; lane < gpu::kWarp; ++lane)
       bits |= static_cast<std::uint32_t>(all[static_cast<std::size_t>(lane)]) << lane;
     return bits;
+  }
+
+  unsigned largest(unsigned value, Caller site = Caller::here()) const {
+    const auto all = exchange("largest", value, site);
+    return *std::max_element(all.begin(), all.end());
   }
 
   void load_matrices(std::uint32_t (&to)[4], const void* row, Caller site = Caller::here()) const {

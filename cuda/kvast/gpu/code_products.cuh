@@ -3,8 +3,8 @@
 // metadata multiplies goes into the other one, which is 2 to 4 times smaller. So:
 //   q.k = sum of (q * scale) * level, and once per query the sum of q * minimum
 //   w.v = sum of (w * scale) * level, and once per group of 32 channels the sum of w * minimum
-// Queries come times a power of two (attend_queries.cuh) and are multiplied by scales in halves;
-// CodeTile::power keeps the products in range, and what it adds is taken out of the f32 sums.
+// These products are made in halves. Queries come times a power of two (attend_queries.cuh), and
+// CodeTile knows one for scales and one for weights; what they add is taken out of the f32 sums.
 //
 // What rounding takes from q * scale differs from block to block, as scales do, so it is no shift
 // that a softmax would not see, and where levels are far from zero it weighs as much as they do.
@@ -49,8 +49,9 @@ class CodeProducts {
   KVAST_HD static void scores(const Warp& warp, const std::byte* keys, const std::byte* queries,
                               float (&scores)[kTiles][kTileScores]) {
     const int lane = warp.lane();
-    const int power = KeyTile::power(warp, keys);
-    const std::uint32_t shrink = twice_power(power - kMostPower);
+    int power = 0;
+    if constexpr (KeyTile::kPlanes != 0) power = KeyTile::scale_power(warp, keys);
+    const std::uint32_t factor = twice_power(power);
     float more[kTiles][4];  // for all tokens alike: two sums of minima, and two by scales
     for (int tile = 0; tile < kTiles; ++tile) {
       for (float& score : scores[tile]) score = 0.0F;
@@ -69,7 +70,7 @@ class CodeProducts {
           multiply_both(warp, scores[tile], key, query);
         } else {
           FourHalves scale = KeyTile::metadata(keys, 0, channel);
-          for (std::uint32_t& pair : scale.pairs) pair = multiply_pairs(pair, shrink);
+          for (std::uint32_t& pair : scale.pairs) pair = multiply_pairs(pair, factor);
           FourHalves minimum{};
           if constexpr (KeyTile::kPlanes == 2) minimum = KeyTile::metadata(keys, 1, channel);
           multiply_rows(warp, more[tile], minimum, scale, query);
@@ -83,7 +84,7 @@ class CodeProducts {
         }
       }
     }
-    const float unit = exact_power(kMostPower - power);
+    const float unit = exact_power(-power);
     const float of_scales = (KeyPairs::kCentre - static_cast<float>(KeyPairs::kZero)) * unit;
     for (int tile = 0; tile < kTiles; ++tile) {
       for (int row = 0; row < 2; ++row) more[tile][row] += more[tile][2 + row] * of_scales;
@@ -100,7 +101,7 @@ class CodeProducts {
                     const float (&weights)[kTiles][kTileScores], std::byte* scratch,
                     float (&sums)[kTiles][kSums]) {
     const int lane = warp.lane();
-    const int power = ValueTile::power(warp, values);
+    const int power = ValueTile::weight_power(warp, values);
     if (power != power_) {
       for (auto& of_tile : sums) {
         for (float& sum : of_tile) sum *= exact_power(power - power_);

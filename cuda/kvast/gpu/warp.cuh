@@ -16,6 +16,7 @@
 //   shuffle_up(value, distance)    of lane `lane - distance`; below it lanes keep their own
 //                                  (values: int, unsigned, float, long long or unsigned long long)
 //   ballot(condition)              bit `lane` says what that lane said
+//   largest(value)                 of all lanes' unsigned values, to each
 //   load_matrices(to, row)         ldmatrix.x4: lane l gives the address (shared memory, 16-byte
 //                                  aligned) of row l % 8 of matrix l / 8, eight 16-bit numbers.
 //                                  to[m] are columns 2 * (lane % 4) and + 1 of row lane / 4 of
@@ -97,6 +98,7 @@ class DeviceWarp {
   __device__ std::uint32_t ballot(bool condition) const {
     return __ballot_sync(kAllLanes, condition);
   }
+  __device__ unsigned largest(unsigned value) const { return __reduce_max_sync(kAllLanes, value); }
   __device__ void load_matrices(std::uint32_t (&to)[4], const void* row) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
