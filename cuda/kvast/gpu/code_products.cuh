@@ -135,12 +135,8 @@ class CodeProducts {
         if (side % kOfChunk == 0) chunk = ValueTile::chunk(values, lane, side / kOfChunk);
         std::uint32_t value[2][4];
         ValueTile::fragments(chunk, side % kOfChunk, value);
-        for (int step = 0; step < 2; ++step) {
-          for (int tile = 0; tile < kTiles; ++tile) {
-            multiply(warp, sums[tile] + side * 4, value[step], scaled[tile][step]);
-            take_zero(warp, sums[tile] + side * 4, scaled[tile][step]);
-          }
-        }
+        for (int tile = 0; tile < kTiles; ++tile)
+          add_side(warp, value, scaled[tile], sums[tile] + side * 4);
       }
     }
   }
@@ -220,12 +216,24 @@ class CodeProducts {
     multiply(warp, sum, {first.pairs[0], last.pairs[0], first.pairs[1], last.pairs[1]}, b);
   }
 
-  /// Takes off what `b` times codes of a fragment has too much where the code of 0 is another one.
+  /// What sixteen channels of a block come to. Levels that none of is negative make sums that grow
+  /// with every token, until the minima are added at the end; tensor cores round towards zero, so
+  /// their sum is a block's alone.
   template <class Warp>
-  KVAST_HD static void take_zero(const Warp& warp, float* sum, const FourHalves& b) {
-    if constexpr (ValuePairs::kZero != 0) {
-      constexpr std::uint32_t kMinus = twice(0x8000U | ValuePairs::kZero);  // in units
-      multiply(warp, sum, {kMinus, kMinus, kMinus, kMinus}, b);
+  KVAST_HD static void add_side(const Warp& warp, const std::uint32_t (&value)[2][4],
+                                const FourHalves (&scaled)[2], float* sums) {
+    if constexpr (ValueTile::kPlanes == 2) {
+      float of_block[4] = {};
+      for (int step = 0; step < 2; ++step) multiply(warp, of_block, value[step], scaled[step]);
+      for (int at = 0; at < 4; ++at) sums[at] += of_block[at];
+    } else {
+      for (int step = 0; step < 2; ++step) {
+        multiply(warp, sums, value[step], scaled[step]);
+        if constexpr (ValuePairs::kZero != 0) {
+          constexpr std::uint32_t kMinus = twice(0x8000U | ValuePairs::kZero);  // in units
+          multiply(warp, sums, {kMinus, kMinus, kMinus, kMinus}, scaled[step]);
+        }
+      }
     }
   }
 
@@ -252,7 +260,7 @@ class CodeProducts {
     static_assert(kDim <= 8 * kBlockTokens);
     const int lane = warp.lane();
     for (int tile = 0; tile < kTiles; ++tile) {
-      float sum[4] = {sums[tile][kDim / 4], sums[tile][kDim / 4 + 1], 0.0F, 0.0F};
+      float sum[4] = {};
       for (int step = 0; step < 2; ++step) {
         FourHalves minima{};
         if (lane / 4 < kDim / kBlockTokens)
@@ -260,8 +268,8 @@ class CodeProducts {
         const std::uint32_t rows[4] = {minima.pairs[0], 0U, minima.pairs[1], 0U};
         warp.multiply_f16(sum, rows, weight[tile][step].pairs[0], weight[tile][step].pairs[1]);
       }
-      sums[tile][kDim / 4] = sum[0];
-      sums[tile][kDim / 4 + 1] = sum[1];
+      sums[tile][kDim / 4] += sum[0];
+      sums[tile][kDim / 4 + 1] += sum[1];
     }
   }
 
