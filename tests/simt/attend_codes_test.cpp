@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // attend on codes against the reference in double, which is given what they decode to: every pair
-// of formats, group, width and length.
+// of formats, group, width and length, and channels that are unlike each other.
 #include "tests/simt/attend_layer.h"
 
 namespace kvast::test {
@@ -65,6 +65,62 @@ TYPED_TEST(AttendCodes, ChunksOfQueries) {
                        .sequences = {{100, 20, 2}, {5, 5}, {97, 33, 2}, {161, 1, 4}},
                        .dead = 0.1};
   check<TypeParam, 64, 16>(one, "chunks");
+}
+
+struct Channels {
+  const char* name;
+  Size key_offset;
+  Size key_size = nullptr;
+  Size query_size = nullptr;
+};
+
+template <class Kept>
+void check(const Channels& channels) {
+  AttendCase one{.group = 4,
+                 .head_dim = 64,
+                 .sequences = {{330, 1, 9}},
+                 .type = Type::f16,
+                 .key_size = channels.key_size,
+                 .key_offset = channels.key_offset,
+                 .query_size = channels.query_size};
+  check<Kept, 64, 8>(one, channels.name);
+  one.head_dim = 128;
+  check<Kept, 128, 8>(one, channels.name);
+}
+
+/// As keys of models have them whose projections have a bias. What rounding takes from products of
+/// a query with scales is large beside what is left of such keys in a softmax.
+TYPED_TEST(AttendCodes, KeysFarFromZero) {
+  constexpr Channels kOffsets[] = {
+      {"20 in one of 16", [](int, int channel) { return channel % 16 == 5 ? 20.0 : 0.0; }},
+      {"100 in one of 16", [](int, int channel) { return channel % 16 == 5 ? 100.0 : 0.0; }},
+      {"300 in one", [](int, int channel) { return channel == 5 ? 300.0 : 0.0; }},
+      {"300 in one of 8", [](int, int channel) { return channel % 8 == 5 ? -300.0 : 0.0; }},
+      {"20 in all", [](int, int channel) { return channel % 2 == 0 ? 20.0 : -20.0; }},
+  };
+  for (const Channels& channels : kOffsets) check<TypeParam>(channels);
+}
+
+/// One channel of 16 is loud.
+template <int kLoud, int kQuietParts>
+double size_of(int channel) {
+  return channel % 16 == 5 ? 1.0 * kLoud : 1.0 / kQuietParts;
+}
+template <int kLoud, int kQuietParts>
+Channels loud_and_quiet(const char* name) {
+  return {
+      .name = name,
+      .key_offset = nullptr,
+      .key_size = [](int, int channel) { return size_of<kLoud, kQuietParts>(channel); },
+      .query_size = [](int, int channel) { return 1.0 / size_of<kLoud, kQuietParts>(channel); }};
+}
+
+/// Then all channels count alike, although neither their scales nor the query's numbers are.
+TYPED_TEST(AttendCodes, LoudChannelsThatTheQueryHardlyAsksFor) {
+  check<TypeParam>(loud_and_quiet<10000, 1>("1e4 and 1"));
+  check<TypeParam>(loud_and_quiet<100, 100>("100 and 1/100"));
+  check<TypeParam>(loud_and_quiet<300, 300>("300 and 1/300"));
+  check<TypeParam>(loud_and_quiet<1000, 1000>("1e3 and 1e-3"));
 }
 
 }  // namespace

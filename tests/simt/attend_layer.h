@@ -25,7 +25,7 @@ struct SequenceCase {
   int coded = 0;    ///< blocks that are sealed, the oldest ones
 };
 
-/// A factor on a number of a block's channel.
+/// A factor on a number of a block's channel, or a term.
 using Size = double (*)(int block, int channel);
 
 struct AttendCase {
@@ -43,6 +43,8 @@ struct AttendCase {
   const ReferenceRope* rope = nullptr;  ///< compacted positions
   Size key_size = nullptr;              ///< null: all of size 1
   Size value_size = nullptr;
+  Size key_offset = nullptr;  ///< null: 0
+  Size query_size = nullptr;  ///< of block 0: queries know of none
 };
 
 /// `Kept` as gpu::Attend has it.
@@ -88,7 +90,9 @@ class AttendLayer {
     output_stride_ = query_heads_ * value_dim_ + one.stride;
     queries_.resize(static_cast<std::size_t>(rows * query_stride_) * 4);
     for (int at = 0; at < rows * query_stride_; ++at)
-      put(queries_.data(), at, 2.0 * random_.normal());
+      put(queries_.data(), at,
+          2.0 * random_.normal() *
+              number_of(one.query_size, 1.0, 0, at % query_stride_ % one.head_dim));
   }
 
   AttendCase& settings() { return case_; }
@@ -209,7 +213,9 @@ class AttendLayer {
           const double apart = std::abs(
               static_cast<double>(lse_[static_cast<std::size_t>(row * query_heads_ + head)]) -
               sight.log_sum_exp);
-          worst_lse = std::max(worst_lse, std::isnan(apart) ? INFINITY : apart);
+          worst_lse = std::max(worst_lse, std::isnan(apart)
+                                              ? INFINITY
+                                              : apart / std::max(1.0, std::abs(sight.log_sum_exp)));
         }
       }
     }
@@ -229,6 +235,9 @@ class AttendLayer {
   }
   void put(std::byte* to, int at, double number) {
     gpu::write_number({to, case_.type}, at, static_cast<float>(number));
+  }
+  static double number_of(Size size, double other, int block, int channel) {
+    return size == nullptr ? other : size(block, channel);
   }
   static int blocks_of(const SequenceCase& sequence) {
     return (sequence.slots + kBlockTokens - 1) / kBlockTokens;
@@ -287,13 +296,14 @@ class AttendLayer {
   }
   std::vector<ReferenceLayer::Token> made_tokens(int block, int count) {
     std::vector<ReferenceLayer::Token> tokens(static_cast<std::size_t>(count));
-    const auto draw = [&](std::vector<double>& to, int dim, Size size) {
+    const auto draw = [&](std::vector<double>& to, int dim, Size size, Size offset) {
       for (int channel = 0; channel < dim; ++channel)
-        to.push_back(random_.normal() * (size == nullptr ? 1.0 : size(block, channel)));
+        to.push_back(random_.normal() * number_of(size, 1.0, block, channel) +
+                     number_of(offset, 0.0, block, channel));
     };
     for (ReferenceLayer::Token& token : tokens) {
-      draw(token.key, case_.head_dim, case_.key_size);
-      draw(token.value, value_dim_, case_.value_size);
+      draw(token.key, case_.head_dim, case_.key_size, case_.key_offset);
+      draw(token.value, value_dim_, case_.value_size, nullptr);
     }
     return tokens;
   }

@@ -71,6 +71,7 @@ TEST(Simt, LanesShowEachOtherTheirValues) {
                            1.5F * static_cast<float>(lane ^ 8));
                  EXPECT_EQ(warp.shuffle_up(lane, 3), lane < 3 ? lane : lane - 3);
                  EXPECT_EQ(warp.ballot(lane % 3 == 0), 0x49249249U);
+                 EXPECT_EQ(warp.largest(static_cast<unsigned>(lane * 7 % 32)), 31U);
                  EXPECT_EQ(gpu::warp_max(warp, lane * 7 % 32), 31);
                  EXPECT_EQ(gpu::warp_scan(warp, lane), lane * (lane + 1) / 2);
                }),

@@ -54,13 +54,13 @@ struct QueryRows {
   }
 
   /// For codes, by the whole block: each row, rotated as keys are, times the power of two that
-  /// brings its largest number below 2^kMostPower, since products with scales are halves
+  /// brings its largest number below 2^kQueryPower, since products with scales are halves
   /// (code_products.cuh). `factors` [kRows] take it back.
   /// store(row, dim, number).
   template <class Block, class Store>
   KVAST_HD static void load_scaled(const Block& block, const AttendCall& call, const RowTile& tile,
                                    float* factors, const Store& store_number) {
-    constexpr unsigned kUp = 254 + kMostPower - 1;  // the sum of both exponents
+    constexpr unsigned kUp = 254 + kQueryPower - 1;  // the sum of both exponents
     const auto warp = block.warp();
     for (int row = block.warp_index(); row < kRows; row += block.warps()) {
       LaneVector<kDim / kWarp> query;

@@ -3,8 +3,16 @@
 // metadata multiplies goes into the other one, which is 2 to 4 times smaller. So:
 //   q.k = sum of (q * scale) * level, and once per query the sum of q * minimum
 //   w.v = sum of (w * scale) * level, and once per group of 32 channels the sum of w * minimum
-// Queries come times a power of two (attend_queries.cuh) and are multiplied by scales in halves;
-// CodeTile::power keeps the products in range, and what it adds is taken out of the f32 sums.
+// These products are made in halves. Queries come times a power of two (attend_queries.cuh), and
+// CodeTile knows one for scales and one for weights; what they add is taken out of the f32 sums.
+//
+// What rounding takes from q * scale differs from block to block, as scales do, so it is no shift
+// that a softmax would not see, and where levels are far from zero it weighs as much as they do.
+// Levels of few bits are: none is negative. There it counts as often as their centre, and then
+// weighs as much as they are apart; it is the sum of q * scale, which tensor cores have exactly in
+// the rows of their fragment that minima leave free, less the sum of what it was rounded to. Levels
+// of eight bits have no centre that is known: there it is multiplied by them, and the sum of
+// q * scale is what codes are too large by.
 #pragma once
 
 #include "kvast/gpu/attend_products.cuh"
@@ -27,6 +35,8 @@ class CodeProducts {
   static constexpr int kSums = kDim / 4 + 2;  ///< of a lane and tile; two are of minima
   using KeyTile = CodeTile<Keys, Part::keys, kDim>;
   using ValueTile = CodeTile<Values, Part::values, kDim>;
+  using KeyPairs = CodePairs<Keys>;
+  using ValuePairs = CodePairs<Values>;
 
   /// Where `scores` expects a query's number: a lane's four of a step stand together.
   KVAST_HD static half& query_number(std::byte* queries, int row, int channel) {
@@ -39,13 +49,12 @@ class CodeProducts {
   KVAST_HD static void scores(const Warp& warp, const std::byte* keys, const std::byte* queries,
                               float (&scores)[kTiles][kTileScores]) {
     const int lane = warp.lane();
-    const int power = KeyTile::power(warp, keys);
-    const std::uint32_t shrink = twice_power(power - kMostPower);
-    float minima[kTiles][4];
-    float more[kTiles][4];  // for all tokens of a register alike
+    int power = 0;
+    if constexpr (KeyTile::kPlanes != 0) power = KeyTile::scale_power(warp, keys);
+    const std::uint32_t factor = twice_power(power);
+    float more[kTiles][4];  // for all tokens alike: two sums of minima, and two by scales
     for (int tile = 0; tile < kTiles; ++tile) {
       for (float& score : scores[tile]) score = 0.0F;
-      for (float& sum : minima[tile]) sum = 0.0F;
       for (float& sum : more[tile]) sum = 0.0F;
     }
     constexpr int kOfChunk = KeyTile::kChannelsOfChunk / kFragment;
@@ -56,32 +65,32 @@ class CodeProducts {
       KeyTile::fragments(chunk, step % kOfChunk, key);
       const int channel = step * kFragment + lane % 4 * 4;
       for (int tile = 0; tile < kTiles; ++tile) {
-        FourHalves query = query_at(queries, tile, step, lane);
-        if constexpr (KeyTile::kPlanes == 2) {
-          const FourHalves of = KeyTile::metadata(keys, 1, channel);
-          const std::uint32_t rows[4] = {of.pairs[0], of.pairs[0], of.pairs[1], of.pairs[1]};
-          warp.multiply_f16(minima[tile], rows, query.pairs[0], query.pairs[1]);
-        }
-        if constexpr (KeyTile::kPlanes >= 1) {
+        const FourHalves query = query_at(queries, tile, step, lane);
+        if constexpr (KeyTile::kPlanes == 0) {
+          multiply_both(warp, scores[tile], key, query);
+        } else {
           FourHalves scale = KeyTile::metadata(keys, 0, channel);
-          for (std::uint32_t& pair : scale.pairs) pair = multiply_pairs(pair, shrink);
+          for (std::uint32_t& pair : scale.pairs) pair = multiply_pairs(pair, factor);
+          FourHalves minimum{};
+          if constexpr (KeyTile::kPlanes == 2) minimum = KeyTile::metadata(keys, 1, channel);
+          multiply_rows(warp, more[tile], minimum, scale, query);
           const FourHalves scaled = product(query, scale);
+          multiply_both(warp, scores[tile], key, scaled);
           if constexpr (KeyTile::kPlanes == 2) {
-            constexpr std::uint32_t kCentre = twice(CodePairs<Keys>::kCentre);
-            const std::uint32_t rows[4] = {kCentre, kCentre, kCentre, kCentre};
-            multiply(warp, more[tile], rows, lost_of(query, scale, scaled));
+            multiply_rows(warp, more[tile], {}, minus_ones(), scaled);
+          } else {
+            multiply_both(warp, scores[tile], key, lost_of(query, scale, scaled));
           }
-          query = scaled;
         }
-        take_base<Keys>(warp, more[tile], query);
-        for (int side = 0; side < 2; ++side)
-          multiply(warp, scores[tile] + side * 4, key[side], query);
       }
     }
-    const float unit = CodePairs<Keys>::kUnit * exact_power(kMostPower - power);
+    const float unit = exact_power(-power);
+    const float of_scales = (KeyPairs::kCentre - static_cast<float>(KeyPairs::kZero)) * unit;
     for (int tile = 0; tile < kTiles; ++tile) {
+      for (int row = 0; row < 2; ++row) more[tile][row] += more[tile][2 + row] * of_scales;
       for (int at = 0; at < kTileScores; ++at)
-        scores[tile][at] = (scores[tile][at] + more[tile][at % 4]) * unit + minima[tile][at % 2];
+        scores[tile][at] =
+            scores[tile][at] * (KeyPairs::unit(at % 4 / 2) * unit) + more[tile][at % 2];
     }
   }
 
@@ -92,7 +101,7 @@ class CodeProducts {
                     const float (&weights)[kTiles][kTileScores], std::byte* scratch,
                     float (&sums)[kTiles][kSums]) {
     const int lane = warp.lane();
-    const int power = ValueTile::power(warp, values);
+    const int power = ValueTile::weight_power(warp, values);
     if (power != power_) {
       for (auto& of_tile : sums) {
         for (float& sum : of_tile) sum *= exact_power(power - power_);
@@ -126,12 +135,8 @@ class CodeProducts {
         if (side % kOfChunk == 0) chunk = ValueTile::chunk(values, lane, side / kOfChunk);
         std::uint32_t value[2][4];
         ValueTile::fragments(chunk, side % kOfChunk, value);
-        for (int step = 0; step < 2; ++step) {
-          for (int tile = 0; tile < kTiles; ++tile) {
-            multiply(warp, sums[tile] + side * 4, value[step], scaled[tile][step]);
-            take_base<Values>(warp, sums[tile] + side * 4, scaled[tile][step]);
-          }
-        }
+        for (int tile = 0; tile < kTiles; ++tile)
+          add_side(warp, value, scaled[tile], sums[tile] + side * 4);
       }
     }
   }
@@ -149,7 +154,7 @@ class CodeProducts {
             minima[row] = warp.shuffle(sums[tile][kDim / 4 + row], group * 4 + lane % 4);
         }
         for (int at = group * 8; at < group * 8 + 8; ++at)
-          sums[tile][at] = (sums[tile][at] * CodePairs<Values>::kUnit + minima[at % 2]) * unit;
+          sums[tile][at] = (sums[tile][at] * ValuePairs::unit(at % 4 / 2) + minima[at % 2]) * unit;
       }
       for (int row = 0; row < 2; ++row) sums[tile][kDim / 4 + row] = 0.0F;
     }
@@ -164,13 +169,12 @@ class CodeProducts {
   KVAST_HD static FourHalves query_at(const std::byte* queries, int tile, int step, int lane) {
     return *reinterpret_cast<const FourHalves*>(queries + query_offset(tile, step, lane));
   }
+  KVAST_HD static constexpr FourHalves minus_ones() { return {{twice(0xBC00U), twice(0xBC00U)}}; }
   KVAST_HD static FourHalves product(const FourHalves& one, const FourHalves& other) {
     return {{multiply_pairs(one.pairs[0], other.pairs[0]),
              multiply_pairs(one.pairs[1], other.pairs[1])}};
   }
-  /// What rounding took from a product. Levels of few bits are all positive, so it would weigh as
-  /// much as their mean: it is added again as often as their centre, and then weighs as much as
-  /// they are apart.
+  /// What rounding took from a product.
   KVAST_HD static FourHalves lost_of(const FourHalves& one, const FourHalves& other,
                                      const FourHalves& rounded) {
     FourHalves lost;
@@ -199,14 +203,37 @@ class CodeProducts {
     warp.multiply_f16(*reinterpret_cast<float(*)[4]>(sum), a, b.pairs[0], b.pairs[1]);
   }
 
-  /// Takes off what `b` times levels of a fragment has too much: their bases (CodePairs).
-  template <class Format, class Warp>
-  KVAST_HD static void take_base(const Warp& warp, float* sum, const FourHalves& b) {
-    using Pairs = CodePairs<Format>;
-    if constexpr (Pairs::kHasBase) {
-      const auto minus = [](int of_register) { return twice(Pairs::base(of_register) | 0x8000U); };
-      const std::uint32_t bases[4] = {minus(0), minus(1), minus(2), minus(3)};
-      multiply(warp, sum, bases, b);
+  /// With keys of both halves of a block.
+  template <class Warp>
+  KVAST_HD static void multiply_both(const Warp& warp, float (&scores)[kTileScores],
+                                     const std::uint32_t (&key)[2][4], const FourHalves& b) {
+    for (int side = 0; side < 2; ++side) multiply(warp, scores + side * 4, key[side], b);
+  }
+  /// A fragment whose first eight rows are one, and its last eight the other.
+  template <class Warp>
+  KVAST_HD static void multiply_rows(const Warp& warp, float* sum, const FourHalves& first,
+                                     const FourHalves& last, const FourHalves& b) {
+    multiply(warp, sum, {first.pairs[0], last.pairs[0], first.pairs[1], last.pairs[1]}, b);
+  }
+
+  /// What sixteen channels of a block come to. Levels that none of is negative make sums that grow
+  /// with every token, until the minima are added at the end; tensor cores round towards zero, so
+  /// their sum is a block's alone.
+  template <class Warp>
+  KVAST_HD static void add_side(const Warp& warp, const std::uint32_t (&value)[2][4],
+                                const FourHalves (&scaled)[2], float* sums) {
+    if constexpr (ValueTile::kPlanes == 2) {
+      float of_block[4] = {};
+      for (int step = 0; step < 2; ++step) multiply(warp, of_block, value[step], scaled[step]);
+      for (int at = 0; at < 4; ++at) sums[at] += of_block[at];
+    } else {
+      for (int step = 0; step < 2; ++step) {
+        multiply(warp, sums, value[step], scaled[step]);
+        if constexpr (ValuePairs::kZero != 0) {
+          constexpr std::uint32_t kMinus = twice(0x8000U | ValuePairs::kZero);  // in units
+          multiply(warp, sums, {kMinus, kMinus, kMinus, kMinus}, scaled[step]);
+        }
+      }
     }
   }
 
@@ -233,7 +260,7 @@ class CodeProducts {
     static_assert(kDim <= 8 * kBlockTokens);
     const int lane = warp.lane();
     for (int tile = 0; tile < kTiles; ++tile) {
-      float sum[4] = {sums[tile][kDim / 4], sums[tile][kDim / 4 + 1], 0.0F, 0.0F};
+      float sum[4] = {};
       for (int step = 0; step < 2; ++step) {
         FourHalves minima{};
         if (lane / 4 < kDim / kBlockTokens)
@@ -241,8 +268,8 @@ class CodeProducts {
         const std::uint32_t rows[4] = {minima.pairs[0], 0U, minima.pairs[1], 0U};
         warp.multiply_f16(sum, rows, weight[tile][step].pairs[0], weight[tile][step].pairs[1]);
       }
-      sums[tile][kDim / 4] = sum[0];
-      sums[tile][kDim / 4 + 1] = sum[1];
+      sums[tile][kDim / 4] += sum[0];
+      sums[tile][kDim / 4 + 1] += sum[1];
     }
   }
 

@@ -14,7 +14,14 @@ struct alignas(8) FourHalves {
   std::uint32_t pairs[2];
 };
 
-/// A factor that scales below 2 bear: numbers of at most 1 become halves of at most 2^14.
+/// Queries and a block's scales of keys are multiplied by powers of two that bring the largest of
+/// them just below these powers: then products are halves. Half of the range to either, so that
+/// numbers of both down to a 2^22th of their largest are normal halves.
+inline constexpr int kQueryPower = 8;
+inline constexpr int kScalePower = 8;
+static_assert(kQueryPower + kScalePower == 16);  // 2^16 (1 - 2^-11)^2 is a half
+
+/// A factor of weights that scales of values below 2 bear: at most 1 becomes at most 2^14.
 inline constexpr int kMostPower = 14;
 
 /// As the payload of a head of kDim channels: metadata, then the codes' chunks of 16 bytes, each
@@ -79,24 +86,37 @@ struct CodeTile {
     return *reinterpret_cast<const FourHalves*>(tile + (plane * kDim + group) * 2);
   }
 
-  /// The power of two that a number of at most 1 is multiplied by, so that its products with the
-  /// tile's scales are neither too large for halves nor lost among the smallest: kMostPower, 9, 4
-  /// or 0.
+  /// The power of two that brings the largest of the tile's scales from 2^(kScalePower - 1) to
+  /// 2^kScalePower; less where that would be more than 2^15.
   template <class Warp>
-  KVAST_HD static int power(const Warp& warp, const std::byte* tile) {
+  KVAST_HD static int scale_power(const Warp& warp, const std::byte* tile) {
+    constexpr int kBias = 15;
+    const int exponent = static_cast<int>(largest_scale(warp, tile) >> 10U);
+    return least_of(kScalePower - 1 + kBias - exponent, 15);
+  }
+
+  /// The power of two that a weight of at most 1 is multiplied by, so that its products with the
+  /// tile's scales are neither too large for halves nor lost among the smallest: kMostPower, 9, 4
+  /// or 0, so that few blocks ask for another one than those before them.
+  template <class Warp>
+  KVAST_HD static int weight_power(const Warp& warp, const std::byte* tile) {
     if constexpr (kPlanes == 0) return kMostPower;
+    const int exponent = static_cast<int>(largest_scale(warp, tile) >> 10U);
+    return clamped((30 - exponent) / 5 * 5 - 1, 0, kMostPower);
+  }
+
+ private:
+  /// As bits of a half.
+  template <class Warp>
+  KVAST_HD static std::uint32_t largest_scale(const Warp& warp, const std::byte* tile) {
     const auto* words = reinterpret_cast<const std::uint32_t*>(tile);
-    std::uint32_t large = 0;
-    std::uint32_t most = 0;
+    std::uint32_t most = 0;  // of bits 16 to 31: scales are not negative
     for (int first = 0; first < kDim / 2; first += kWarp) {
-      const std::uint32_t word =
-          first + warp.lane() < kDim / 2 ? words[first + warp.lane()] : 0U;  // two scales
-      large |= word + 0x04000400U;  // bit 14 of a half: at least 1
-      most = most_of(most, most_of(word & 0xFFFFU, word >> 16U));
+      if (kDim / 2 % kWarp != 0 && first + warp.lane() >= kDim / 2) continue;
+      const std::uint32_t word = words[first + warp.lane()];  // two scales
+      most = most_of(most, most_of(word, word << 16U));
     }
-    if (warp.ballot((large & 0x40004000U) != 0) == 0) return kMostPower;
-    const int exponent = static_cast<int>(warp_max(warp, most) >> 10U);
-    return most_of((30 - exponent) / 5 * 5 - 1, 0);
+    return warp.largest(most) >> 16U;
   }
 };
 

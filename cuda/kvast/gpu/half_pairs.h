@@ -18,18 +18,6 @@ KVAST_HD inline std::uint32_t pair_of(float first, float second) {
   return to_half(first).bits | static_cast<std::uint32_t>(to_half(second).bits) << 16U;
 }
 
-/// (word & mask) | bits, by one instruction: nvcc makes two of it where both are constants.
-KVAST_HD inline std::uint32_t masked_with(std::uint32_t word, std::uint32_t mask,
-                                          std::uint32_t bits) {
-#if defined(__CUDA_ARCH__)
-  std::uint32_t result = 0;
-  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(word), "r"(mask), "r"(bits));
-  return result;
-#else
-  return (word & mask) | bits;
-#endif
-}
-
 #if !defined(__CUDA_ARCH__)
 namespace detail {
 

@@ -16,6 +16,7 @@
 //   shuffle_up(value, distance)    of lane `lane - distance`; below it lanes keep their own
 //                                  (values: int, unsigned, float, long long or unsigned long long)
 //   ballot(condition)              bit `lane` says what that lane said
+//   largest(value)                 of all lanes' unsigned values, to each
 //   load_matrices(to, row)         ldmatrix.x4: lane l gives the address (shared memory, 16-byte
 //                                  aligned) of row l % 8 of matrix l / 8, eight 16-bit numbers.
 //                                  to[m] are columns 2 * (lane % 4) and + 1 of row lane / 4 of
@@ -29,8 +30,9 @@
 //                                    a[2] = a(row, pair + 8..)  a[3] = a(row + 8, pair + 8..)
 //                                    b0 = b(pair.., row)        b1 = b(pair + 8.., row)
 //                                    sum = (row, pair), (row, pair + 1), (row + 8, pair), and so on
-//                                  Products are exact, the order and rounding of their sums is the
-//                                  hardware's: compare within a tolerance.
+//                                  Products are exact, those of subnormal numbers too; the order
+//                                  and rounding of their sums is the hardware's, towards zero (so
+//                                  long sums of one sign drift): compare within a tolerance.
 //   multiply_s8(sum, a, b0, b1)    mma.sync.m16n8k32, int32 += int8 * int8, exact: as above with
 //                                  pair = 4 * (lane % 4), four neighbours to a register and + 16
 //                                  for + 8.
@@ -97,6 +99,7 @@ class DeviceWarp {
   __device__ std::uint32_t ballot(bool condition) const {
     return __ballot_sync(kAllLanes, condition);
   }
+  __device__ unsigned largest(unsigned value) const { return __reduce_max_sync(kAllLanes, value); }
   __device__ void load_matrices(std::uint32_t (&to)[4], const void* row) const {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
