@@ -58,6 +58,13 @@ TYPED_TEST(AttendCodes, DeadTokensBlocksAndRaggedBatches) {
   }
 }
 
+/// Each warp has more blocks than its ring has room for.
+TYPED_TEST(AttendCodes, RingsGoRound) {
+  AttendLayer<TypeParam> layer({.group = 4, .head_dim = 64, .sequences = {{1100, 1, 33}}});
+  layer.split = {.workers = 1};
+  layer.template check<gpu::Attend<TypeParam, 64, 8>, 8>({}, kTolerance);
+}
+
 TYPED_TEST(AttendCodes, ChunksOfQueries) {
   const AttendCase one{.group = 3,
                        .heads = 2,

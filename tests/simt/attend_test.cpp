@@ -23,6 +23,17 @@ TEST(Attend, LengthsAroundBlocksAndParts) {
   }
 }
 
+/// Each warp has more blocks than its ring has room for: copies go where others may still read.
+TEST(Attend, RingsGoRound) {
+  const AttendCase one{.group = 3, .head_dim = 64, .sequences = {{650}}};
+  AttendLayer<F16> halves(one);
+  halves.split = {.workers = 1};
+  halves.check<Kernel<F16, 64, 8>, 8>({}, kHalfTolerance);
+  AttendLayer<F32> floats(one);
+  floats.split = {.workers = 1};
+  floats.check<Kernel<F32, 64, 8>, 8>({}, kFloatTolerance);
+}
+
 TEST(Attend, GroupsOfAnySize) {
   for (const int group : {1, 5, 8, 11}) {  // 11: two tiles of rows
     AttendLayer<F16> halves(

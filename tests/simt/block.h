@@ -14,13 +14,20 @@
 
 namespace kvast::test {
 
+/// When asynchronous copies happen. The device may do so at any time between, so who reads before
+/// he waited may find what was there before, and who copies over what others still read destroys
+/// it.
+enum class Landing : std::uint8_t { when_waited_for, at_once, either };
+
 /// What the threads of the running block share.
 class BlockRun {
  public:
-  BlockRun(Fibers& pool, gpu::Grid launched, int count)
+  BlockRun(Fibers& pool, gpu::Grid launched, int count, Landing copies_land, std::uint64_t seed)
       : fibers(pool),
         grid(launched),
         threads(count),
+        landing(copies_land),
+        random(seed),
         mail(static_cast<std::size_t>(count / gpu::kWarp)),
         copies(static_cast<std::size_t>(count)) {
     void* memory = nullptr;
@@ -45,6 +52,11 @@ class BlockRun {
     const void* from;
     int bytes;
     bool valid;
+
+    void land() const {
+      std::memset(to, 0, static_cast<std::size_t>(bytes));
+      if (valid) std::memcpy(to, from, static_cast<std::size_t>(bytes));
+    }
   };
   /// A thread's copies, in groups; the last group is open.
   using Copies = std::vector<std::vector<Copy>>;
@@ -55,6 +67,8 @@ class BlockRun {
   Fibers& fibers;
   gpu::Grid grid;
   int threads;
+  Landing landing;
+  Random random;
   int index = 0;
   Meeting barrier;
   std::vector<WarpMail> mail;
@@ -80,7 +94,6 @@ class FiberBlock {
   }
   std::byte* shared() const { return run_.shared.get(); }
 
-  // Copies happen when they are waited for: who reads earlier reads what was there before.
   template <int kBytes = 16>
   void copy_async(void* to, const void* from, bool valid = true) const {
     static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "copy_async: 4, 8 or 16 bytes");
@@ -90,8 +103,12 @@ class FiberBlock {
     if (std::bit_cast<std::uintptr_t>(to) % kBytes != 0 ||
         std::bit_cast<std::uintptr_t>(from) % kBytes != 0)
       throw SimtError(kvast::detail::join_text("copy_async: a side is not aligned to ", kBytes));
+    const BlockRun::Copy copy{to, from, kBytes, valid};
+    if (run_.landing == Landing::at_once ||
+        (run_.landing == Landing::either && run_.random.chance(0.5)))
+      return copy.land();
     if (mine().empty()) mine().emplace_back();
-    mine().back().push_back({to, from, kBytes, valid});
+    mine().back().push_back(copy);
   }
   void commit_copies() const {
     if (mine().empty()) mine().emplace_back();
@@ -101,10 +118,7 @@ class FiberBlock {
   void wait_copies() const {
     BlockRun::Copies& groups = mine();
     while (static_cast<int>(groups.size()) - 1 > kNewest) {
-      for (const BlockRun::Copy& copy : groups.front()) {
-        std::memset(copy.to, 0, static_cast<std::size_t>(copy.bytes));
-        if (copy.valid) std::memcpy(copy.to, copy.from, static_cast<std::size_t>(copy.bytes));
-      }
+      for (const BlockRun::Copy& copy : groups.front()) copy.land();
       groups.erase(groups.begin());
     }
   }

@@ -12,15 +12,17 @@
 
 namespace kvast::test {
 
-/// In which order threads and blocks come. Results must not depend on it.
+/// In which order threads and blocks come, and when copies happen. Results must not depend on it.
 struct Schedule {
   Order order = Order::forward;
   std::uint64_t seed = 0;
+  Landing landing = Landing::when_waited_for;
 };
 
 /// What a kernel is run in, to demand equal bits.
-inline constexpr Schedule kSchedules[] = {
-    {Order::forward, 0}, {Order::reverse, 0}, {Order::random, 1}};
+inline constexpr Schedule kSchedules[] = {{Order::forward, 0, Landing::when_waited_for},
+                                          {Order::reverse, 0, Landing::at_once},
+                                          {Order::random, 1, Landing::either}};
 
 /// The fibers of this process; their stacks are kept from run to run.
 inline Fibers& shared_fibers() {
@@ -34,7 +36,7 @@ void run_kernel(const Kernel& kernel, gpu::Grid grid, Schedule schedule = {}) {
   static_assert(std::is_trivially_copyable_v<Kernel>, "a kernel is copied to the device as bytes");
   static_assert(Kernel::kThreads % gpu::kWarp == 0 && Kernel::kThreads <= 1024,
                 "Kernel::kThreads must be a multiple of 32, at most 1024");
-  BlockRun run(shared_fibers(), grid, Kernel::kThreads);
+  BlockRun run(shared_fibers(), grid, Kernel::kThreads, schedule.landing, schedule.seed);
   Random random(schedule.seed);
   std::vector<int> blocks(static_cast<std::size_t>(grid.blocks));
   std::iota(blocks.begin(), blocks.end(), 0);

@@ -185,6 +185,30 @@ TEST(Simt, CopiesArriveWhenTheyWereWaitedFor) {
              {.shared_bytes = 256});
 }
 
+/// A copy over what other lanes still read: the orders of kSchedules do not agree about it.
+TEST(Simt, CopiesMayLandBeforeTheyAreWaitedFor) {
+  std::vector<float> source(32, 7.0F);
+  const float* from = source.data();
+  const auto read = [from](Schedule schedule) {
+    std::vector<float> results(32);
+    float* got = results.data();
+    run_kernel(kernel<32>([from, got](auto& block) {
+                 auto* shared = reinterpret_cast<float*>(block.shared());
+                 const int lane = block.thread();
+                 shared[lane] = 1.0F;
+                 block.warp().sync();
+                 block.template copy_async<4>(shared + lane, from + lane);
+                 block.commit_copies();
+                 got[lane] = shared[(lane + 1) % 32];
+               }),
+               {.shared_bytes = 128}, schedule);
+    return results;
+  };
+  EXPECT_EQ(read(kSchedules[0]), std::vector<float>(32, 1.0F));
+  EXPECT_NE(read(kSchedules[1]), read(kSchedules[0]));
+  EXPECT_NE(read(kSchedules[2]), read(kSchedules[0]));
+}
+
 TEST(Simt, AtomicsCount) {
   for (const Schedule schedule : kSchedules) {
     int count = 0;

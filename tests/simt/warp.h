@@ -68,7 +68,6 @@ class FiberWarp {
       const std::uint16_t* at = rows[static_cast<std::size_t>(matrix * 8 + lane() / 4)];
       to[matrix] = pair(at[2 * (lane() % 4)], at[2 * (lane() % 4) + 1]);
     }
-    sync(site);  // nobody overwrites what others have not read yet
   }
   void load_matrices_turned(std::uint32_t (&to)[4], const void* row,
                             Caller site = Caller::here()) const {
@@ -77,7 +76,6 @@ class FiberWarp {
       const auto first = static_cast<std::size_t>(matrix * 8 + 2 * (lane() % 4));
       to[matrix] = pair(rows[first][lane() / 4], rows[first + 1][lane() / 4]);
     }
-    sync(site);
   }
 
   void multiply_f16(float (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,

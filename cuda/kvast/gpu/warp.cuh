@@ -7,10 +7,14 @@
 // What holds of every operation below but `lane`:
 //   * All 32 lanes take part, in the same place of the source. One that has returned, or that is
 //     elsewhere, is an error: undefined on the device, reported by name in the simt runner.
-//   * It orders the warp's reads and writes of shared and global memory, as __syncwarp does.
+//   * It orders no reads or writes of memory, but for sync(): CUDA promises none of a shuffle, a
+//     vote or a product. What a lane shows is of course read before; what it wrote, others find
+//     after a sync(), and only after one may they write over what it still reads. The simt runner
+//     sees less than that: there all lanes meet in each operation, and only reads of
+//     load_matrices may come after other lanes' later writes.
 //
 //   lane()                         in [0, 32)
-//   sync()                         nothing else
+//   sync()                         orders the warp's reads and writes of shared and global memory
 //   shuffle(value, source)         value of lane `source`, in [0, 32), which may differ by lane
 //   shuffle_xor(value, mask)       of lane `lane ^ mask`
 //   shuffle_up(value, distance)    of lane `lane - distance`; below it lanes keep their own
