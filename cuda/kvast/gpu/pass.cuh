@@ -2,6 +2,11 @@
 // The small kernels around a pass: it begins, it ends, it never was.
 #pragma once
 
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "kvast/core/status.h"
 #include "kvast/gpu/collective.cuh"
 #include "kvast/gpu/tables.cuh"
 
@@ -26,6 +31,24 @@ struct SetRows {
     if (at < sequences) rows[at] = {.first = first_row + scan.before, .count = count};
   }
 };
+
+/// `counts`: new tokens of each sequence; `rows` [sequences] device memory.
+template <class DeviceType>
+Status send_rows(const std::vector<int>& counts, Rows* rows, typename DeviceType::Stream stream) {
+  SetRows kernel;
+  for (std::size_t first = 0; first < counts.size(); first += SetRows::kThreads) {
+    kernel.rows = rows + first;
+    kernel.sequences =
+        static_cast<int>(std::min<std::size_t>(counts.size() - first, SetRows::kThreads));
+    std::copy_n(counts.begin() + static_cast<std::ptrdiff_t>(first), kernel.sequences,
+                kernel.counts);
+    if (Status status = DeviceType::launch(kernel, {1, SetRows::kSharedBytes}, stream); !status)
+      return status;
+    kernel.first_row =
+        std::accumulate(kernel.counts, kernel.counts + kernel.sequences, kernel.first_row);
+  }
+  return {};
+}
 
 /// Positions move on, and the host may read how much is in use.
 struct EndPass {
