@@ -11,6 +11,7 @@
 #include "kvast/gpu/repack.cuh"
 #include "kvast/gpu/select.cuh"
 #include "kvast/gpu/share_ranks.cuh"
+#include "kvast/policy/fastgen.h"
 #include "kvast/policy/full.h"
 #include "kvast/policy/streaming_llm.h"
 
@@ -18,6 +19,7 @@ namespace kvast {
 
 template class KVCache<Full, OnGpu<Dense<half>>>;
 template class KVCache<StreamingLLM, OnGpu<Kivi<4, 2>>>;
+template class KVCache<FastGen, OnGpu<Kivi<4>>>;
 
 namespace gpu {
 

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -15,6 +16,9 @@
 #include "tests/support/random.h"
 
 namespace kvast::test {
+
+inline const std::vector<Shape> kTwinShapes{{.query_heads = 4, .heads = 2, .head_dim = 8},
+                                            {.query_heads = 3, .heads = 3, .head_dim = 16}};
 
 /// A weight that depends on who looks at what alone: slots differ between backends. Few different
 /// ones, so that ranks tie.
@@ -34,7 +38,9 @@ class Twins {
   static constexpr int kSequences = 2;
   using OnHost = KVCache<Policy, S>;
   using OnDevice = KVCache<Policy, OnGpu<S, TestDevice>>;
+  bool fused = false;  ///< weights are those of attention to random queries, by attend
 
+  Twins(Policy policy, S storage) : Twins(kTwinShapes, policy, storage) {}
   Twins(const std::vector<Shape>& shapes, Policy policy, S storage)
       : shapes_(shapes),
         device_(shapes_, policy, {storage}, device_pool_, {.sequences = kSequences}) {
@@ -82,7 +88,9 @@ class Twins {
         row +=
             static_cast<std::size_t>(counts[static_cast<std::size_t>(sequences[at])] * shape.heads);
       }
-      if (Policy::needs.attention) {
+      if (fused) {
+        attend(*pass, host_passes, sequences, layer, counts);
+      } else if (Policy::needs.attention) {
         for (std::size_t at = 0; at < sequences.size(); ++at)
           observe(host_passes[at], sequences[at], layer, counts);
         observe(*pass, layer, counts);
@@ -107,6 +115,7 @@ class Twins {
                     host(sequence).slots(layer, head).size())
               << "blocks";
           most = std::max(most, static_cast<int>(kept.size()));
+          if constexpr (detail::Chooses<Policy>) compare_choices(sequence, layer, head);
         }
         compare_numbers(sequence, layer, most);
       }
@@ -159,6 +168,32 @@ class Twins {
     const auto given = test::on_device(weights);
     ASSERT_TRUE(pass.observe(layer, {given.data(), shapes_[layer].query_heads * kStride, kStride}));
     wait();
+  }
+  void attend(typename OnDevice::Pass& pass, std::vector<typename OnHost::Pass>& host_passes,
+              const std::vector<int>& sequences, int layer, const std::vector<int>& counts) {
+    const Shape& shape = shapes_[layer];
+    const int row = shape.query_heads * shape.head_dim;
+    const auto queries =
+        random_.normals(static_cast<std::size_t>((counts[0] + counts[1]) * row), 2.0);
+    std::vector<float> output(queries.size());
+    const auto device_queries = on_device(queries);
+    DeviceVector<float> device_output(queries.size());
+    std::ptrdiff_t first = 0;
+    for (std::size_t at = 0; at < sequences.size(); ++at) {
+      host_passes[at].attend(layer, queries.data() + first, output.data() + first);
+      first += counts[static_cast<std::size_t>(sequences[at])] * row;
+    }
+    ASSERT_TRUE(pass.attend(layer, device_queries.data(), device_output.data()));
+    wait();
+  }
+  void compare_choices(int sequence, int layer, int head) {
+    auto chosen = device_.choice(sequence, layer, head);
+    ASSERT_TRUE(chosen);
+    const auto expected = host(sequence).choice(layer, head);
+    EXPECT_EQ(chosen->rule, expected.rule);
+    EXPECT_EQ(chosen->window, expected.window);
+    if (fused) return;
+    EXPECT_EQ(std::memcmp(chosen->mass, expected.mass, sizeof expected.mass), 0);
   }
   void compare_numbers(int sequence, int layer, int most) {
     const Shape& shape = shapes_[layer];

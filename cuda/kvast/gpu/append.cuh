@@ -11,6 +11,21 @@
 
 namespace kvast::gpu {
 
+namespace detail {
+
+/// The largest magnitude that both formats hold.
+template <class Format>
+constexpr float largest_of() {
+  if constexpr (DenseFormat<Format>) return Format::kLargest;
+  return kHalfMax;
+}
+template <class One, class Other>
+constexpr float largest() {
+  return std::min(largest_of<One>(), largest_of<Other>());
+}
+
+}  // namespace detail
+
 /// Keys are stored rotated by their slot (compacted positions).
 struct SlotRope {
   const float* angles = nullptr;  ///< [32 slots, width / 2, (cosine, sine)]; null: no rotation

@@ -6,6 +6,7 @@
 #include "kvast/core/policy.h"
 #include "kvast/gpu/attend.cuh"
 #include "kvast/gpu/collective.cuh"
+#include "kvast/gpu/showing.cuh"
 
 namespace kvast::gpu {
 
@@ -39,9 +40,9 @@ struct WeightRules {
   }
 };
 
-/// A place for weights: called by a warp for a block, lane by lane for each slot. `sees` is false
-/// for slots without a live token that is not newer than the query; the weight is 0 where only a
-/// window hides it. This one writes them, of one query, to `to` [tables, blocks, 32].
+/// A place for weights: called by all lanes of a warp together for a query and a block, lane by
+/// lane for each slot. `sees` is false for slots without a live token that is not newer than the
+/// query; the weight is 0 where only a window hides it. This one writes them to `to`.
 struct WriteWeights {
   float* to = nullptr;
   int blocks = 0;   ///< room per table
@@ -102,17 +103,19 @@ struct SavedWeights {
     for (int at = block.index(); at < *call.plan.count; at += block.blocks()) {
       const WorkItem item = call.plan.items[at];
       const RowTile tile = RowTile::of(call, item.sequence, item.head, 0, call.group);
-      if (tile.count == 0) continue;
+      if (tile.count == 0 || !Showing<Sink>::wants(sink, tile.table)) continue;
       for (int index = item.first + block.warp_index(); index < item.end; index += block.warps())
-        show(block.warp().lane(), tile, index);
+        show(block.warp(), tile, index);
     }
   }
 
  private:
-  KVAST_HD void show(int slot, const RowTile& tile, int index) const {
+  template <class Warp>
+  KVAST_HD void show(const Warp& warp, const RowTile& tile, int index) const {
     const SavedLogits& saved = call.saved;
+    const int slot = warp.lane();
     kvast::Block& one = call.layer.head(tile.table).block(index);
-    if (one.live == 0) return;
+    if (one.live == 0 && !Gathers<Sink>) return;
     const bool sees = (one.live >> slot & 1U) != 0;
     const int window = call.options.window;
     const bool in_window = window == 0 || one.position[slot] > tile.oldest(0, window);
@@ -129,7 +132,9 @@ struct SavedWeights {
         seen.weight = rules.join(seen.weight, weight, call.group);
       }
     }
-    sink(one, tile.table, index, 0, slot, sees, seen);
+    Showing<Sink> showing(sink);
+    showing(one, tile.table, index, 0, slot, sees, seen);
+    showing.finish(warp, tile.table, index);
   }
 };
 
@@ -167,7 +172,7 @@ struct AgainWeights {
     const int index = first + block.warp_index();
     const bool exists = index < item.end;
     const RowTile whole = RowTile::of(call, item.sequence, item.head, 0, 1 << 30);
-    if (whole.count == 0) return;
+    if (whole.count == 0 || !Showing<Sink>::wants(sink, whole.table)) return;
     std::byte* keys = block.shared() + block.warp_index() * Shape::kRingBytes;
     block.sync();  // queries and rings are free
     kvast::Block* one = nullptr;
@@ -189,6 +194,7 @@ struct AgainWeights {
     // no block of these is seen by queries before this one
     const int seen_from =
         most_of(rules.first_query(whole.last_query() + 1), first * kBlockTokens - whole.first_slot);
+    Showing<Sink> showing(sink);
     float weight = 0.0F;
     for (int row = seen_from * call.group; row < whole.count; row += kTileRows) {
       RowTile tile = whole;
@@ -206,8 +212,10 @@ struct AgainWeights {
         Loaded::template scores<typename Shape::Dense>(block, call, tile, one->live, before, keys,
                                                        scores);
       }
-      weigh(block, tile, *one, index, scores, reinterpret_cast<float*>(keys + kPanelAt), weight);
+      weigh(block, tile, *one, index, scores, reinterpret_cast<float*>(keys + kPanelAt), weight,
+            showing);
     }
+    if (exists) showing.finish(warp, whole.table, index);
   }
 
   template <class Warp>
@@ -220,8 +228,8 @@ struct AgainWeights {
   /// `weight`: of this lane's slot, over the members that earlier tiles had of the same query.
   template <class Block>
   KVAST_HD void weigh(const Block& block, const RowTile& tile, kvast::Block& one, int index,
-                      float (&scores)[Products::kTiles][kTileScores], float* panel,
-                      float& weight) const {
+                      float (&scores)[Products::kTiles][kTileScores], float* panel, float& weight,
+                      Showing<Sink>& showing) const {
     const auto warp = block.warp();
     const int slot = warp.lane();
     typename Loaded::Factors factors;
@@ -250,7 +258,7 @@ struct AgainWeights {
       if (member + 1 < call.group) continue;
       Attention seen = rules.seen(call.layer, tile.table, query);
       seen.weight = weight;
-      sink(one, tile.table, index, query, slot, sees, seen);
+      showing(one, tile.table, index, query, slot, sees, seen);
     }
     warp.sync();  // the panel is free
   }

@@ -20,21 +20,6 @@ namespace kvast::gpu {
 /// How far a pass is with a layer; `observed`: its policy has seen the weights of the pass.
 enum class Stage : std::uint8_t { idle, appended, observed, committed };
 
-namespace detail {
-
-/// The largest magnitude that both formats hold.
-template <class Format>
-constexpr float largest_of() {
-  if constexpr (DenseFormat<Format>) return Format::kLargest;
-  return kHalfMax;
-}
-template <class One, class Other>
-constexpr float largest() {
-  return std::min(largest_of<One>(), largest_of<Other>());
-}
-
-}  // namespace detail
-
 /// Tables, lengths and counters in device memory, block bounds on the host, and the state of the
 /// open pass. What it does not know is which policy and which formats there are.
 template <class DeviceType>
@@ -48,6 +33,7 @@ class CacheMemory {
         reserves_(pool, sequences),
         sequences_(sequences),
         lengths_(static_cast<std::size_t>(sequences)),
+        prompted_(lengths_.size()),
         counts_(lengths_.size()) {}
   CacheMemory(const CacheMemory&) = delete;
   CacheMemory& operator=(const CacheMemory&) = delete;
@@ -78,6 +64,8 @@ class CacheMemory {
   int layers() const { return static_cast<int>(views_.size()); }
   int sequences() const { return sequences_; }
   int length(int sequence) const { return lengths_.at(static_cast<std::size_t>(sequence)); }
+  /// Whether a prompt of the sequence has ended.
+  bool prompted(int sequence) const { return prompted_.at(static_cast<std::size_t>(sequence)); }
   const LayerView& view(int layer) const { return views_.at(static_cast<std::size_t>(layer)); }
   SlotRope rope() const {
     return {.angles = tables_.angles,
@@ -356,7 +344,10 @@ class CacheMemory {
     if (!status) return status;
     if (!captured_) {  // nothing has happened yet: replays do it
       reserves_.advance(counts_, seals_);
-      for (std::size_t at = 0; at < lengths_.size(); ++at) lengths_[at] += counts_[at];
+      for (std::size_t at = 0; at < lengths_.size(); ++at) {
+        lengths_[at] += counts_[at];
+        prompted_[at] = prompted_[at] || (ends_prompt_ && counts_[at] > 0);
+      }
     }
     std::fill(stages_.begin(), stages_.end(), Stage::idle);
     open_ = false;
@@ -375,6 +366,7 @@ class CacheMemory {
   Status forget(int first, int count) {
     for (int sequence = first; sequence < first + count; ++sequence) {
       lengths_[static_cast<std::size_t>(sequence)] = 0;
+      prompted_[static_cast<std::size_t>(sequence)] = false;
       reserves_.forget(sequence);
     }
     const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(int);
@@ -389,7 +381,8 @@ class CacheMemory {
   Reserves<DeviceType> reserves_;
   int sequences_;
   std::vector<int> lengths_;  ///< [sequences] positions
-  std::vector<int> counts_;   ///< [sequences] of the pass that is open, or of the last one
+  std::vector<bool> prompted_;
+  std::vector<int> counts_;  ///< [sequences] of the pass that is open, or of the last one
   std::vector<int> next_counts_;
   Rope rope_{};
   int most_tables_ = 1;

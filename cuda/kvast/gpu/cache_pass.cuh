@@ -92,10 +92,11 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     if (!cache_->attention_.started()) return status;
     if constexpr (kObserves) {
       if (cache_->observes()) {
-        const gpu::ObserveStates<PolicyType> sink{cache_->policy_, view.layout};
         status.then([&] {
-          return gpu::show_weights(cache_->attention_, call, cache_->weight_rules(), sink,
-                                   cache_->observed_.visible(), memory.pool().stream());
+          return cache_->learn(layer, [&](const auto& sink) {
+            return gpu::show_weights(cache_->attention_, call, cache_->weight_rules(), sink,
+                                     cache_->observed_.visible(), memory.pool().stream());
+          });
         });
         return memory.did(layer, status, gpu::Stage::observed);
       }
@@ -114,18 +115,19 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     if constexpr (kObserves) {
       if (!cache_->observes()) return {};
       const gpu::LayerView& view = memory.view(layer);
-      using Sink = gpu::ObserveStates<PolicyType>;
-      gpu::ObserveGiven<Sink> kernel{.layer = view,
-                                     .weights = weights,
-                                     .rules = cache_->weight_rules(),
-                                     .sink = {cache_->policy_, view.layout},
-                                     .group = cache_->groups_[static_cast<std::size_t>(layer)]};
-      kernel.spread =
-          std::clamp(memory.list_capacity() / 16, 1, std::max((1 << 16) / view.tables(), 1));
-      return memory.did(
-          layer,
-          DeviceType::launch(kernel, {view.tables() * kernel.spread, 0}, memory.pool().stream()),
-          gpu::Stage::observed);
+      const auto show = [&](const auto& sink) {
+        gpu::ObserveGiven<std::remove_cvref_t<decltype(sink)>> kernel{
+            .layer = view,
+            .weights = weights,
+            .rules = cache_->weight_rules(),
+            .sink = sink,
+            .group = cache_->groups_[static_cast<std::size_t>(layer)]};
+        kernel.spread =
+            std::clamp(memory.list_capacity() / 16, 1, std::max((1 << 16) / view.tables(), 1));
+        return DeviceType::launch(kernel, {view.tables() * kernel.spread, 0},
+                                  memory.pool().stream());
+      };
+      return memory.did(layer, cache_->learn(layer, show), gpu::Stage::observed);
     }
     return {};
   }
@@ -168,8 +170,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     if constexpr (kEvicts) {
       if (acts)
         status.then([&] {
-          return gpu::Evict<PolicyType, DeviceType>(cache_->policy_, cache_->evicted_, scope,
-                                                    stream)
+          return gpu::Evict<PolicyType, DeviceType>(cache_->policy_, cache_->evicted_,
+                                                    cache_->learner_.choices(), scope, stream)
               .run();
         });
     }

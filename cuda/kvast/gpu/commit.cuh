@@ -33,17 +33,17 @@ struct CommitScope {
 template <class Policy, class DeviceType>
 class Evict {
  public:
-  Evict(const Policy& policy, const EvictMemory<DeviceType>& memory, const CommitScope& scope,
-        typename DeviceType::Stream stream)
-      : policy_(policy), memory_(memory), scope_(scope), stream_(stream) {}
+  Evict(const Policy& policy, const EvictMemory<DeviceType>& memory, HeadChoices<Policy> choices,
+        const CommitScope& scope, typename DeviceType::Stream stream)
+      : policy_(policy), memory_(memory), choices_(choices), scope_(scope), stream_(stream) {}
 
   Status run() const {
-    if constexpr (!kvast::detail::HasBudget<Policy>) {
+    if constexpr (!kComparesRanks<Policy>) {
       return launch(Drop<Policy>{scope_.place, policy_}, scope_.tables(), 0);
     } else {
-      Status status =
-          launch(Rank<Policy>{scope_.place, policy_, scope_.all_layers, scope_.ends_prompt},
-                 scope_.tables(), 0);
+      Status status = launch(
+          Rank<Policy>{scope_.place, policy_, scope_.all_layers, scope_.ends_prompt, choices_},
+          scope_.tables(), 0);
       status.then([&] { return pool(); });
       status.then([&] { return judge_together(); });
       status.then([&] {
@@ -91,6 +91,7 @@ class Evict {
 
   const Policy& policy_;
   const EvictMemory<DeviceType>& memory_;
+  HeadChoices<Policy> choices_;
   const CommitScope& scope_;
   typename DeviceType::Stream stream_;
 };

@@ -12,6 +12,7 @@
 #include "kvast/gpu/cache_memory.cuh"
 #include "kvast/gpu/commit.cuh"
 #include "kvast/gpu/export.cuh"
+#include "kvast/gpu/learn.cuh"
 #include "kvast/gpu/observe_run.cuh"
 #include "kvast/gpu/on_gpu.cuh"
 #include "kvast/gpu/pass.cuh"
@@ -50,7 +51,8 @@ inline int checked_sequences(int sequences, Caller caller) {
 template <class Policy>
 constexpr bool runs_on_device() {
   if constexpr (!kvast::detail::evicts<Policy>()) return true;
-  return kvast::detail::RanksTokens<Policy> && !Policy::needs.vectors &&
+  return (kvast::detail::RanksTokens<Policy> ||
+          kvast::detail::Chooses<Policy>)&&!Policy::needs.vectors &&
          !Policy::needs.query_moments && !kvast::detail::Composite<Policy> &&
          !kvast::detail::Weighs<Policy>;
 }
@@ -73,15 +75,15 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   static_assert(check_policy<PolicyType>());
   static_assert(gpu::detail::runs_on_device<PolicyType>(),
                 "kvast OnGpu: this policy does not run on the device: it must rank tokens one by "
-                "one, and not need vectors or query moments (whole-head policies, FastGen, "
-                "Keyformer and policies made of others run on the CPU)");
+                "one, and not need vectors or query moments (whole-head policies, Keyformer "
+                "and policies made of others run on the CPU)");
   using Formats = gpu::DeviceFormats<S>;
   static_assert(Formats::known,
                 "kvast OnGpu: this storage has no layout on the device (Dense, Kivi, Int8, Int4, "
                 "Float8 and Rotated of these have)");
   static constexpr bool kEvicts = detail::evicts<PolicyType>();
   static constexpr bool kObserves = kEvicts && PolicyType::needs.attention;
-  static constexpr bool kRanks = kEvicts && detail::HasBudget<PolicyType>;
+  static constexpr bool kRanks = kEvicts && gpu::kComparesRanks<PolicyType>;
 
  public:
   using Policy = PolicyType;
@@ -95,6 +97,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
         memory_(pool, gpu::detail::checked_sequences(options.sequences, caller)),
         attention_(pool),
         observed_(pool),
+        learner_(pool),
         evicted_(pool),
         reduce_(options.reduce.value_or(detail::reduce_of(policy))) {
     if constexpr (requires { policy.validate(caller); }) policy.validate(caller);
@@ -152,6 +155,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     require(!options.more_of_prompt || !(detail::replays<Policy>() || Policy::needs.whole_prompt),
             caller, "begin: more_of_prompt is set, and ", detail::type_name<Policy>,
             " must see a prompt in one pass on the device");
+    if (Policy::needs.whole_prompt && options.last_of_prompt) check_whole_prompts(options, caller);
     if (Status status = memory_.begin(options.tokens, options.counts, !options.more_of_prompt,
                                       options.last_of_prompt, caller);
         !status)
@@ -240,6 +244,26 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     all.resize(static_cast<std::size_t>(copy.slots()));
     return all;
   }
+  /// What a policy that looks at each head once (FastGen) chose for it; a default Choice before.
+  /// Waits for the stream.
+  template <class Part = Policy>
+  requires detail::Chooses<Part> Result<typename Part::Choice> choice(
+      int sequence, int layer, int head, Caller caller = Caller::here()) {
+    memory_.check(sequence, layer, head, caller);
+    if (!memory_.exists()) return typename Part::Choice{};
+    const gpu::LayerView& view = memory_.view(layer);
+    const int table = sequence * view.head_count + head;
+    gpu::Turn turn;
+    typename Part::Choice choice{};
+    const auto stream = memory_.pool().stream();
+    Status status = DeviceType::copy(&turn, view.turns + table, sizeof turn, stream);
+    status.then([&] {
+      return DeviceType::copy(&choice, &learner_.choices().at(view, table), sizeof choice, stream);
+    });
+    status.then([&] { return DeviceType::wait(stream); });
+    if (!status) return status;
+    return turn.chose ? choice : typename Part::Choice{};
+  }
   /// Decodes a sequence's live tokens of a layer into `keys` [rows, H, D] and `values` [rows, H,
   /// Dv], device memory, each head's in order of position, at most `rows` of them. Either may have
   /// null data. Ordered on the stream. Keys are as they arrived; compacted ones rotated by slot.
@@ -257,7 +281,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   /// What this cache holds of the pool: blocks, tables, and attend's scratch. Waits for the stream.
   Result<std::size_t> bytes_in_use() {
     Result<std::size_t> bytes = memory_.bytes_in_use();
-    if (bytes) *bytes += attention_.bytes() + observed_.bytes() + evicted_.bytes();
+    if (bytes)
+      *bytes += attention_.bytes() + observed_.bytes() + learner_.bytes() + evicted_.bytes();
     return bytes;
   }
   /// What kernels counted, as of some passes ago: numbers that were refused, and steps.
@@ -297,6 +322,16 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   bool observes() const {
     return kObserves && (!detail::replays<Policy>() || memory_.ends_prompt());
   }
+  void check_whole_prompts(const gpu::PassOptions& options, Caller caller) const {
+    for (int sequence = 0; sequence < sequences(); ++sequence) {
+      const auto at = static_cast<std::size_t>(sequence);
+      const bool idle = at < options.counts.size() && options.counts[at] == 0;
+      require(idle || length(sequence) == 0 || memory_.prompted(sequence), caller,
+              "begin: last_of_prompt is set after ", length(sequence),
+              " tokens of no prompt in sequence ", sequence, ", and ", detail::type_name<Policy>,
+              " needs the whole prompt in one pass");
+    }
+  }
   Status keep_for_policy(int rows, int most_rows) {
     const int blocks = 2 * memory_.list_capacity();  // of both lists
     Status status;
@@ -307,7 +342,15 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
       });
     if (kObserves && Formats::attends)
       status.then([&] { return observed_.provide(rows, most_rows, blocks); });
+    if (kObserves)
+      status.then(
+          [&] { return learner_.provide(memory_.layers(), memory_.most_tables(), blocks); });
     return status;
+  }
+  /// Shows the policy the open pass: show(sink) brings the weights of its queries.
+  template <class Show>
+  Status learn(int layer, const Show& show) {
+    return learner_.learn(policy_, {memory_.view(layer), memory_.ends_prompt()}, show);
   }
   gpu::WeightRules weight_rules() const {
     gpu::WeightRules rules{.reduce = reduce_,
@@ -333,6 +376,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   gpu::CacheMemory<DeviceType> memory_;
   gpu::AttendRunner<typename Formats::Kept, DeviceType> attention_;
   gpu::ObserveMemory<DeviceType> observed_;
+  gpu::Learner<Policy, DeviceType> learner_;
   gpu::EvictMemory<DeviceType> evicted_;
   std::vector<int> groups_;  ///< [layers] query heads per head
   Reduce reduce_;

@@ -48,29 +48,33 @@ struct ObserveGiven {
   template <class Block>
   KVAST_HD void operator()(Block& block) const {
     const int table = block.index() / spread;
+    if (!Showing<Sink>::wants(sink, table)) return;
     const Head& head = layer.head(table);
     const int first = block.index() % spread * block.warps() + block.warp_index();
     for (int index = first; index < head.blocks(); index += spread * block.warps())
-      show(table, index, block.warp().lane());
+      show(block.warp(), table, index);
   }
 
  private:
-  KVAST_HD void show(int table, int index, int slot) const {
-    const int sequence = table / layer.head_count;
-    const Rows& rows = layer.rows[sequence];
+  template <class Warp>
+  KVAST_HD void show(const Warp& warp, int table, int index) const {
+    const int slot = warp.lane();
+    const Rows& rows = layer.rows[table / layer.head_count];
     kvast::Block& one = layer.head(table).block(index);
-    if ((one.live >> slot & 1U) == 0) return;
+    const bool live = (one.live >> slot & 1U) != 0;
+    Showing<Sink> showing(sink);
     for (int query = rules.first_query(rows.count); query < rows.count; ++query) {
       Attention seen = rules.seen(layer, table, query);
-      if (one.position[slot] > seen.step) continue;
+      const bool sees = live && one.position[slot] <= seen.step;
       const float* row =
           weights.data + (rows.first + query) * weights.row_stride + index * kBlockTokens + slot;
-      for (int member = 0; member < group; ++member) {
+      for (int member = 0; member < group && sees; ++member) {
         const int query_head = table % layer.head_count * group + member;
         seen.weight = rules.join(seen.weight, row[query_head * weights.head_stride], group);
       }
-      sink(one, table, index, query, slot, true, seen);
+      showing(one, table, index, query, slot, sees, seen);
     }
+    showing.finish(warp, table, index);
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include "kvast/core/action.h"
 #include "kvast/core/check_policy.h"
+#include "kvast/gpu/choices.cuh"
 #include "kvast/gpu/evict.cuh"
 
 #if defined(__CUDACC__)  // a policy's hook that is no KVAST_HD stops compilation, at its call
@@ -13,15 +14,23 @@
 
 namespace kvast::gpu {
 
+/// Whether a policy's ranks are compared; without a budget and a room others only drop tokens.
+template <class Policy>
+inline constexpr bool kComparesRanks =
+    kvast::detail::HasBudget<Policy> || kvast::detail::Chooses<Policy>;
+
 /// Fills the turns of heads and, of those that act, the ranks. Heads that share a set or a budget
 /// act together.
 template <class Policy>
 struct Rank {
   static constexpr int kThreads = 128;
+  static constexpr bool kShares = kvast::detail::allocates<Policy>();
+  static constexpr bool kTogether = kShares || kvast::detail::scope_of<Policy>() != Scope::head;
   detail::Place place{};
   Policy policy{};
   int layers = 1;  ///< of the cache
   bool ends_prompt = false;
+  HeadChoices<Policy> choices{};
 
   /// Grid: layers * most_tables.
   template <class Block>
@@ -32,16 +41,35 @@ struct Rank {
     const int sequence = table / layer.head_count;
     const int newest = layer.newest(sequence);
     Turn& turn = layer.turns[table];
-    const int before = turn.acted;
+    const Turn before = turn;
     block.sync();  // all have read it
-    const Action action = due(layer, sequence, newest + 1 - before);
+    const Action action = due(layer, sequence, newest + 1 - before.acted);
     const bool acts = action.acts && layer.rows[sequence].count > 0 &&
                       (action.always || exceeds(layer, table, action.budget));
     if (block.thread() == 0) {
-      turn = {.acts = acts, .target = action.target};
-      turn.acted = acts && action.always ? newest + 1 : before;
+      turn = {.acts = acts, .target = action.target, .chose = before.chose};
+      turn.acted = acts && action.always ? newest + 1 : before.acted;
     }
     if (!acts) return;
+    if constexpr (kvast::detail::Chooses<Policy>) {
+      const typename Policy::Choice choice =
+          before.chose ? choices.at(layer, table) : typename Policy::Choice{};
+      if (block.thread() == 0) turn.room = policy.room(choice, newest + 1);
+      rank_all(block, layer, table, [&](const Token& token, const typename Policy::State& state) {
+        return policy.rank(token, state, choice);
+      });
+    } else {
+      rank_all(block, layer, table, [&](const Token& token, const typename Policy::State& state) {
+        return policy.rank(token, state);
+      });
+    }
+  }
+
+ private:
+  template <class Block, class RankOne>
+  KVAST_HD void rank_all(const Block& block, const LayerView& layer, int table,
+                         const RankOne& rank_one) const {
+    const int newest = layer.newest(table / layer.head_count);
     const Head& head = layer.head(table);
     const int slot = block.warp().lane();
     for (int index = block.warp_index(); index < head.blocks(); index += block.warps()) {
@@ -49,16 +77,11 @@ struct Rank {
       if ((one.live >> slot & 1U) == 0) continue;
       const Token token =
           token_at(layer.layout, one, slot, newest, layer.layer, table % layer.head_count);
-      layer.ranks_of(one)[slot] = policy.rank(token, state_at<Policy>(layer.layout, one, slot));
+      layer.ranks_of(one)[slot] = rank_one(token, state_at<Policy>(layer.layout, one, slot));
     }
   }
-
- private:
-  static constexpr bool kShares = kvast::detail::allocates<Policy>();
-  static constexpr bool kOneSet = kvast::detail::scope_of<Policy>() == Scope::layer;
-
   KVAST_HD Action due(const LayerView& layer, int sequence, int since) const {
-    When when = When::step();
+    When when{};
     if constexpr (requires { policy.when; }) when = policy.when;
     Budget budget = kNoBudget;
     const Layer here{.index = layer.layer, .layers = layers, .seen = layer.newest(sequence) + 1};
@@ -66,7 +89,7 @@ struct Rank {
     return action_of(when, budget, ends_prompt, since);
   }
   KVAST_HD static bool exceeds(const LayerView& layer, int table, int budget) {
-    if constexpr (!kShares && !kOneSet) return layer.head(table).live() > budget;
+    if constexpr (!kTogether) return layer.head(table).live() > budget;
     const int first = table - table % layer.head_count;
     std::int64_t total = 0;
     bool any = false;

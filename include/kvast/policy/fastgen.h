@@ -51,7 +51,7 @@ struct FastGen {
     if (t.kind != TokenKind::other) return kDrop;
     return by_lifetime ? s.mass / static_cast<float>(t.age + 1) : s.mass;
   }
-  int marks(int length) const { return part_of(frequent, length, true); }
+  KVAST_HD int marks(int length) const { return part_of(frequent, length, true); }
   KVAST_HD void mark(State& s) const { s.marked = true; }
   KVAST_HD void profile(Profile& sums, Token t, const State& s, Attention a) const {
     if (rows > 0 && a.after >= rows) return;
@@ -95,7 +95,7 @@ struct FastGen {
     return choice.rule >= Rule::frequent ? frequency(t, s) : kDrop;
   }
   /// Tokens that may stay for their frequency.
-  int room(const Choice& choice, int length) const {
+  KVAST_HD int room(const Choice& choice, int length) const {
     return choice.rule == Rule::full || choice.rule < Rule::frequent ? 0 : marks(length);
   }
   void validate(Caller caller) const {
