@@ -165,18 +165,18 @@ class CacheMemory {
   /// Learns what replays of a captured pass did. Waits.
   Status settle() {
     if (!exists()) return {};
-    if (Status status = DeviceType::copy(lengths_.data(), tables_.lengths,
-                                         lengths_.size() * sizeof(int), pool_.stream());
-        !status)
-      return status;
-    if (Status status =
-            DeviceType::copy(tables_.report, tables_.counters, sizeof(Counters), pool_.stream());
-        !status)
-      return status;
-    if (Status status = DeviceType::wait(pool_.stream()); !status) return status;
+    const auto stream = pool_.stream();
+    next_counts_.resize(lengths_.size());
+    Status status = DeviceType::copy(next_counts_.data(), tables_.lengths,
+                                     lengths_.size() * sizeof(int), stream);
+    status.then([&] {
+      return DeviceType::copy(tables_.report, tables_.counters, sizeof(Counters), stream);
+    });
+    status.then([&] { return DeviceType::wait(stream); });
+    if (!status) return status;
+    lengths_ = next_counts_;
     latest_ = *tables_.report;  // nothing is under way
-    latest_.check = latest_.sum();
-    *tables_.report = latest_;
+    tables_.report->check = latest_.sum();
     reserves_.settle(lengths_, latest_.step);
     return {};
   }
