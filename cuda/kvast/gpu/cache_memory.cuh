@@ -20,21 +20,6 @@ namespace kvast::gpu {
 /// How far a pass is with a layer; `observed`: its policy has seen the weights of the pass.
 enum class Stage : std::uint8_t { idle, appended, observed, committed };
 
-namespace detail {
-
-/// The largest magnitude that both formats hold.
-template <class Format>
-constexpr float largest_of() {
-  if constexpr (DenseFormat<Format>) return Format::kLargest;
-  return kHalfMax;
-}
-template <class One, class Other>
-constexpr float largest() {
-  return std::min(largest_of<One>(), largest_of<Other>());
-}
-
-}  // namespace detail
-
 /// Tables, lengths and counters in device memory, block bounds on the host, and the state of the
 /// open pass. What it does not know is which policy and which formats there are.
 template <class DeviceType>
