@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kvast/gpu/kv_cache.cuh"
+#include "kvast/gpu/largest.h"
 
 namespace kvast {
 
