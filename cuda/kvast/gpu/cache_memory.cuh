@@ -278,13 +278,7 @@ class CacheMemory {
   template <class Launch>
   Status with_scratch(std::size_t bytes, void* to, const Launch& launch) {
     if (!exists()) return {};
-    void* scratch = nullptr;
-    if (Status status = pool_.allocate(scratch, bytes); !status) return status;
-    Status status = launch(scratch);
-    status.then([&] { return DeviceType::copy(to, scratch, bytes, pool_.stream()); });
-    status.then([&] { return DeviceType::wait(pool_.stream()); });
-    pool_.release(scratch);
-    return status;
+    return pool_.with_scratch(bytes, to, launch);
   }
   Result<std::size_t> bytes_in_use() {
     Counters now;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "kvast/gpu/kv_cache.cuh"
-#include "kvast/gpu/largest.h"
 
 namespace kvast {
 

@@ -148,6 +148,17 @@ class Pool {
     held_ -= found->bytes;
     held_memory_.erase(found);
   }
+  /// launch(scratch), then `bytes` of the scratch to the host. Waits.
+  template <class Launch>
+  Status with_scratch(std::size_t bytes, void* to, const Launch& launch) {
+    void* scratch = nullptr;
+    if (Status status = allocate(scratch, bytes); !status) return status;
+    Status status = launch(scratch);
+    status.then([&] { return DeviceType::copy(to, scratch, bytes, options_.stream); });
+    status.then([&] { return DeviceType::wait(options_.stream); });
+    release(scratch);
+    return status;
+  }
 
  private:
   struct SizeClass {
