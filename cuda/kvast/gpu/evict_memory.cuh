@@ -20,11 +20,11 @@ class EvictMemory {
 
   std::size_t bytes() const { return bytes_; }
 
-  /// For `tables` heads of a layer that have at most `votes` live tokens each, and `stakes` heads
-  /// of all layers. 0: not wanted. Where it fails nothing has changed.
-  Status provide(int tables, std::int64_t votes, std::int64_t stakes) {
-    if (votes <= stride && stakes <= stakes_) return {};
-    const std::int64_t wanted = most_of(votes, stride);
+  /// For `tables` heads of a layer that have at most `most_votes` live tokens each, and
+  /// `all_stakes` heads of all layers. 0: not wanted. Where it fails nothing has changed.
+  Status provide(int tables, std::int64_t most_votes, std::int64_t all_stakes) {
+    if (most_votes <= stride && all_stakes <= stakes_) return {};
+    const std::int64_t wanted = most_of(most_votes, stride);
     std::size_t end = 0;
     const auto room = [&end](std::int64_t count, std::size_t each) {
       const std::size_t begin = end;
@@ -32,18 +32,18 @@ class EvictMemory {
       return begin;
     };
     const std::size_t at_votes = room(tables * wanted, sizeof(float));
-    const std::size_t at_stakes = room(stakes, sizeof(Stake));
-    const std::size_t at_rivals = room(stakes, sizeof(AllocateBudget::Rivals));
+    const std::size_t at_stakes = room(all_stakes, sizeof(Stake));
+    const std::size_t at_rivals = room(all_stakes, sizeof(AllocateBudget::Rivals));
     void* memory = nullptr;
     if (Status status = pool_.allocate(memory, end); !status) return status;
     if (memory_ != nullptr) pool_.release(memory_);
     memory_ = memory;
     bytes_ = end;
     stride = wanted;
-    stakes_ = stakes;
+    stakes_ = all_stakes;
     auto* base = static_cast<std::byte*>(memory);
-    this->votes = reinterpret_cast<float*>(base + at_votes);
-    this->stakes = reinterpret_cast<Stake*>(base + at_stakes);
+    votes = reinterpret_cast<float*>(base + at_votes);
+    stakes = reinterpret_cast<Stake*>(base + at_stakes);
     rivals = reinterpret_cast<AllocateBudget::Rivals*>(base + at_rivals);
     return {};
   }
