@@ -13,6 +13,7 @@
 #include "kvast/gpu/share_ranks.cuh"
 #include "kvast/policy/fastgen.h"
 #include "kvast/policy/full.h"
+#include "kvast/policy/keyformer.h"
 #include "kvast/policy/streaming_llm.h"
 
 namespace kvast {
@@ -20,6 +21,7 @@ namespace kvast {
 template class KVCache<Full, OnGpu<Dense<half>>>;
 template class KVCache<StreamingLLM, OnGpu<Kivi<4, 2>>>;
 template class KVCache<FastGen, OnGpu<Kivi<4>>>;
+template class KVCache<Keyformer, OnGpu<Dense<half>>>;
 
 namespace gpu {
 

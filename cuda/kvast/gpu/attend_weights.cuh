@@ -10,6 +10,12 @@
 
 namespace kvast::gpu {
 
+/// Queries of each sequence, counted from its first one of the pass.
+struct QueryRange {
+  int first = 0;
+  int end = 1 << 30;
+};
+
 /// What a policy is shown of a pass. AttendCall::options.log_sum_exp must be what attend wrote.
 struct WeightRules {
   Reduce reduce = Reduce::mean;
@@ -17,8 +23,13 @@ struct WeightRules {
   const int* prompt_ends = nullptr;  ///< [sequences] positions from there on are generated; or null
   const int* visible = nullptr;      ///< [tables, queries] what CountVisible wrote; null: no window
   int queries = 1;                   ///< of the sequence that has most
+  QueryRange range{};                ///< others are not shown
 
   KVAST_HD int first_query(int count) const { return newest > 0 ? most_of(count - newest, 0) : 0; }
+  /// Queries that are shown of `count`.
+  KVAST_HD QueryRange shown(int count) const {
+    return {most_of(first_query(count), range.first), least_of(count, range.end)};
+  }
   /// All but the weight.
   KVAST_HD Attention seen(const LayerView& layer, int table, int query) const {
     const int sequence = table / layer.head_count;
@@ -133,7 +144,7 @@ struct SavedWeights {
       }
     }
     Showing<Sink> showing(sink);
-    showing(one, tile.table, index, 0, slot, sees, seen);
+    showing(warp, one, tile.table, index, 0, slot, sees, seen);
     showing.finish(warp, tile.table, index);
   }
 };
@@ -192,14 +203,15 @@ struct AgainWeights {
     block.commit_copies();
     block.template wait_copies<0>();
     // no block of these is seen by queries before this one
-    const int seen_from =
-        most_of(rules.first_query(whole.last_query() + 1), first * kBlockTokens - whole.first_slot);
+    const QueryRange shown = rules.shown(whole.last_query() + 1);
+    const int seen_from = most_of(shown.first, first * kBlockTokens - whole.first_slot);
+    const int end = shown.end * call.group;
     Showing<Sink> showing(sink);
     float weight = 0.0F;
-    for (int row = seen_from * call.group; row < whole.count; row += kTileRows) {
+    for (int row = seen_from * call.group; row < end; row += kTileRows) {
       RowTile tile = whole;
       tile.first = row;
-      tile.count = least_of(whole.count - row, kTileRows);
+      tile.count = least_of(end - row, kTileRows);
       block.sync();
       Loaded::load(block, call, tile);
       block.sync();
@@ -258,7 +270,7 @@ struct AgainWeights {
       if (member + 1 < call.group) continue;
       Attention seen = rules.seen(call.layer, tile.table, query);
       seen.weight = weight;
-      showing(one, tile.table, index, query, slot, sees, seen);
+      showing(warp, one, tile.table, index, query, slot, sees, seen);
     }
     warp.sync();  // the panel is free
   }

@@ -93,8 +93,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     if constexpr (kObserves) {
       if (cache_->observes()) {
         status.then([&] {
-          return cache_->learn(layer, [&](const auto& sink) {
-            return gpu::show_weights(cache_->attention_, call, cache_->weight_rules(), sink,
+          return cache_->learn(layer, [&](const auto& sink, gpu::QueryRange range = {}) {
+            return gpu::show_weights(cache_->attention_, call, cache_->weight_rules(range), sink,
                                      cache_->observed_.visible(), memory.pool().stream());
           });
         });
@@ -115,11 +115,11 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     if constexpr (kObserves) {
       if (!cache_->observes()) return {};
       const gpu::LayerView& view = memory.view(layer);
-      const auto show = [&](const auto& sink) {
+      const auto show = [&](const auto& sink, gpu::QueryRange range = {}) {
         gpu::ObserveGiven<std::remove_cvref_t<decltype(sink)>> kernel{
             .layer = view,
             .weights = weights,
-            .rules = cache_->weight_rules(),
+            .rules = cache_->weight_rules(range),
             .sink = sink,
             .group = cache_->groups_[static_cast<std::size_t>(layer)]};
         kernel.spread =

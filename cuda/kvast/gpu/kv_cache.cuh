@@ -53,8 +53,7 @@ constexpr bool runs_on_device() {
   if constexpr (!kvast::detail::evicts<Policy>()) return true;
   return (kvast::detail::RanksTokens<Policy> ||
           kvast::detail::Chooses<Policy>)&&!Policy::needs.vectors &&
-         !Policy::needs.query_moments && !kvast::detail::Composite<Policy> &&
-         !kvast::detail::Weighs<Policy>;
+         !Policy::needs.query_moments && !kvast::detail::Composite<Policy>;
 }
 
 }  // namespace detail
@@ -75,8 +74,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   static_assert(check_policy<PolicyType>());
   static_assert(gpu::detail::runs_on_device<PolicyType>(),
                 "kvast OnGpu: this policy does not run on the device: it must rank tokens one by "
-                "one, and not need vectors or query moments (whole-head policies, Keyformer "
-                "and policies made of others run on the CPU)");
+                "one, and not need vectors or query moments (whole-head policies and "
+                "policies made of others run on the CPU)");
   using Formats = gpu::DeviceFormats<S>;
   static_assert(Formats::known,
                 "kvast OnGpu: this storage has no layout on the device (Dense, Kivi, Int8, Int4, "
@@ -343,19 +342,22 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     if (kObserves && Formats::attends)
       status.then([&] { return observed_.provide(rows, most_rows, blocks); });
     if (kObserves)
-      status.then(
-          [&] { return learner_.provide(memory_.layers(), memory_.most_tables(), blocks); });
+      status.then([&] {
+        return learner_.provide(memory_.layers(), memory_.most_tables(), blocks, most_rows);
+      });
     return status;
   }
   /// Shows the policy the open pass: show(sink) brings the weights of its queries.
   template <class Show>
   Status learn(int layer, const Show& show) {
-    return learner_.learn(policy_, {memory_.view(layer), memory_.ends_prompt()}, show);
+    return learner_.learn(policy_,
+                          {memory_.view(layer), memory_.ends_prompt(), memory_.most_rows()}, show);
   }
-  gpu::WeightRules weight_rules() const {
+  gpu::WeightRules weight_rules(gpu::QueryRange range) const {
     gpu::WeightRules rules{.reduce = reduce_,
                            .newest = std::max(detail::window_of(policy_), 0),
-                           .queries = memory_.most_rows()};
+                           .queries = memory_.most_rows(),
+                           .range = range};
     if (!memory_.in_prompt()) rules.prompt_ends = memory_.view(0).prompt_ends;
     return rules;
   }

@@ -63,7 +63,8 @@ struct ObserveGiven {
     kvast::Block& one = layer.head(table).block(index);
     const bool live = (one.live >> slot & 1U) != 0;
     Showing<Sink> showing(sink);
-    for (int query = rules.first_query(rows.count); query < rows.count; ++query) {
+    const QueryRange shown = rules.shown(rows.count);
+    for (int query = shown.first; query < shown.end; ++query) {
       Attention seen = rules.seen(layer, table, query);
       const bool sees = live && one.position[slot] <= seen.step;
       const float* row =
@@ -72,7 +73,7 @@ struct ObserveGiven {
         const int query_head = table % layer.head_count * group + member;
         seen.weight = rules.join(seen.weight, row[query_head * weights.head_stride], group);
       }
-      showing(one, table, index, query, slot, sees, seen);
+      showing(warp, one, table, index, query, slot, sees, seen);
     }
     showing.finish(warp, table, index);
   }

@@ -30,9 +30,13 @@ class Showing {
     if constexpr (Gathers<Sink>) return sink.wants(table);
     return true;
   }
-  KVAST_HD void operator()(kvast::Block& block, int table, int index, int query, int slot,
-                           bool sees, const Attention& seen) {
-    if constexpr (Gathers<Sink>) {
+  /// A place that sums over the lanes is called with the warp first.
+  template <class Warp>
+  KVAST_HD void operator()(const Warp& warp, kvast::Block& block, int table, int index, int query,
+                           int slot, bool sees, const Attention& seen) {
+    if constexpr (requires { sink_(warp, block, table, index, query, slot, sees, seen); }) {
+      sink_(warp, block, table, index, query, slot, sees, seen);
+    } else if constexpr (Gathers<Sink>) {
       sink_(gathered_, block, table, index, query, slot, sees, seen);
     } else {
       sink_(block, table, index, query, slot, sees, seen);

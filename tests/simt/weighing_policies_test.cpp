@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Policies that give weights new values on the device: what stays is what stays on the CPU. Rows
+// are summed in another order, in double: ranks may differ in their last bit, and these do not tie.
+#include "tests/simt/policy_twins.h"
+
+namespace kvast {
+namespace {
+
+template <class S>
+void check_weighing(Keyformer policy, int steps, bool fused) {
+  for (const test::Schedule schedule : test::kSchedules) {
+    test::begin_schedule(schedule);
+    test::Twins<Keyformer, S> twins(policy, {});
+    twins.fused = fused;
+    ASSERT_NO_FATAL_FAILURE(twins.pass({150, 37}, true));
+    ASSERT_NO_FATAL_FAILURE(twins.compare());
+    for (int step = 0; step < steps; ++step) {
+      ASSERT_NO_FATAL_FAILURE(twins.pass({step % 16 == 7 ? 9 : 1, step % 5 == 0 ? 0 : 1}, false));
+      if (step % 8 == 0 || step + 1 == steps) {
+        ASSERT_NO_FATAL_FAILURE(twins.compare()) << step;
+      }
+    }
+    ASSERT_EQ(twins.device().counters().missing, 0);
+  }
+}
+
+TEST(GpuKeyformer, IsTheCpus) {
+  check_weighing<Dense<float>>({.tokens_kept = 50, .recent = 12, .steps = 40}, 60, false);
+}
+TEST(GpuKeyformer, ByAttend) {
+  check_weighing<Dense<float>>({.tokens_kept = 50, .recent = 12, .steps = 40}, 10, true);
+}
+
+}  // namespace
+}  // namespace kvast
