@@ -17,8 +17,8 @@
 
 namespace kvast::test {
 
-inline const std::vector<Shape> kTwinShapes{{.query_heads = 4, .heads = 2, .head_dim = 8},
-                                            {.query_heads = 3, .heads = 3, .head_dim = 16}};
+inline const ShapeList kTwinShapes{std::vector<Shape>{
+    {.query_heads = 4, .heads = 2, .head_dim = 8}, {.query_heads = 3, .heads = 3, .head_dim = 16}}};
 
 /// A weight that depends on who looks at what alone: slots differ between backends. Few different
 /// ones, so that ranks tie.
@@ -41,7 +41,7 @@ class Twins {
   bool fused = false;  ///< weights are those of attention to random queries, by attend
 
   Twins(Policy policy, S storage) : Twins(kTwinShapes, policy, storage) {}
-  Twins(const std::vector<Shape>& shapes, Policy policy, S storage)
+  Twins(const ShapeList& shapes, Policy policy, S storage)
       : shapes_(shapes),
         device_(shapes_, policy, {storage}, device_pool_, {.sequences = kSequences}) {
     for (int sequence = 0; sequence < kSequences; ++sequence)

@@ -122,6 +122,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
             .rules = cache_->weight_rules(range),
             .sink = sink,
             .group = cache_->groups_[static_cast<std::size_t>(layer)]};
+        kernel.most_blocks = cache_->learner_.most_blocks();
         kernel.spread =
             std::clamp(memory.list_capacity() / 16, 1, std::max((1 << 16) / view.tables(), 1));
         return DeviceType::launch(kernel, {view.tables() * kernel.spread, 0},

@@ -188,6 +188,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     attention_.forget();
     observed_.forget();
     evicted_.forget();
+    learner_.forget();
     return memory_.clear();
   }
 

@@ -5,7 +5,7 @@
 
 #include "kvast/gpu/mark.cuh"
 #include "kvast/gpu/observe.cuh"
-#include "kvast/gpu/pool.cuh"
+#include "kvast/gpu/scratch.cuh"
 #include "kvast/gpu/weigh.cuh"
 
 namespace kvast::gpu {
@@ -24,6 +24,8 @@ class Learner {
   explicit Learner(Pool<DeviceType>&) {}
 
   std::size_t bytes() const { return 0; }
+  void forget() {}
+  int most_blocks() const { return 0; }
   HeadChoices<Policy> choices() const { return {}; }
   Status provide(int, int, int, int) { return {}; }
   /// show(sink, range) launches what shows the pass's weights to a place for weights, as often as
@@ -38,31 +40,29 @@ class Learner {
 template <kvast::detail::Chooses Policy, class DeviceType>
 class Learner<Policy, DeviceType> {
  public:
-  explicit Learner(Pool<DeviceType>& pool) : pool_(pool) {}
-  Learner(const Learner&) = delete;
-  Learner& operator=(const Learner&) = delete;
-  ~Learner() {
-    if (partial_.all != nullptr) pool_.release(partial_.all);
-    if (choices_.all != nullptr) pool_.release(choices_.all);
-  }
+  explicit Learner(Pool<DeviceType>& pool) : made_(pool), profiled_(pool) {}
 
-  std::size_t bytes() const { return choice_bytes_ + partial_bytes_; }
+  std::size_t bytes() const { return made_.bytes() + profiled_.bytes(); }
+  /// No captured pass is replayed any more.
+  void forget() { profiled_.forget(); }
+  /// That heads may have when weights are shown; 0: any.
+  int most_blocks() const { return partial_.blocks; }
   HeadChoices<Policy> choices() const { return choices_; }
 
   /// For lists of `blocks` blocks in all. Choices stay where they are, profiles of blocks are one
   /// layer's, used by all in turn. Where it fails nothing has changed.
   Status provide(int layers, int most_tables, int blocks, int) {
-    if (choices_.all == nullptr) {
-      choices_.most_tables = most_tables;
-      const std::int64_t heads = std::int64_t{layers} * most_tables;
-      if (Status status = allocate(choices_.all, heads, choice_bytes_); !status) return status;
-    }
+    using Choice = typename Policy::Choice;
+    using Profile = typename Policy::Profile;
+    const std::size_t heads =
+        static_cast<std::size_t>(layers) * static_cast<std::size_t>(most_tables);
+    if (Status status = made_.provide(heads * sizeof(Choice)); !status) return status;
+    choices_ = {.all = made_.template at<Choice>(0), .most_tables = most_tables};
     if (blocks <= partial_.blocks) return {};
-    typename Policy::Profile* wider = nullptr;
-    const std::int64_t parts = std::int64_t{most_tables} * blocks;
-    if (Status status = allocate(wider, parts, partial_bytes_); !status) return status;
-    if (partial_.all != nullptr) pool_.release(partial_.all);
-    partial_ = {.all = wider, .blocks = blocks};
+    const std::size_t parts =
+        static_cast<std::size_t>(most_tables) * static_cast<std::size_t>(blocks);
+    if (Status status = profiled_.provide(parts * sizeof(Profile)); !status) return status;
+    partial_ = {.all = profiled_.template at<Profile>(0), .blocks = blocks};
     return {};
   }
   template <class Show>
@@ -73,46 +73,44 @@ class Learner<Policy, DeviceType> {
     const ProfileBlocks<Policy> profiles{layer, policy, partial_};
     status.then([&] {
       return DeviceType::launch(Mark<Policy>{layer, policy},
-                                {layer.tables(), Mark<Policy>::kSharedBytes}, pool_.stream());
+                                {layer.tables(), Mark<Policy>::kSharedBytes},
+                                made_.pool().stream());
     });
     status.then([&] { return show(profiles); });
     status.then([&] {
       return DeviceType::launch(Choose<Policy>{profiles, choices_}, {layer.tables(), 0},
-                                pool_.stream());
+                                made_.pool().stream());
     });
     return status;
   }
 
  private:
-  template <class Value>
-  Status allocate(Value*& to, std::int64_t count, std::size_t& bytes) {
-    const std::size_t wanted = static_cast<std::size_t>(count) * sizeof(Value);
-    void* memory = nullptr;
-    if (Status status = pool_.allocate(memory, wanted); !status) return status;
-    to = static_cast<Value*>(memory);
-    bytes = wanted;
-    return {};
-  }
-
-  Pool<DeviceType>& pool_;
+  Scratch<DeviceType> made_;
   HeadChoices<Policy> choices_;
-  std::size_t choice_bytes_ = 0;
+  Scratch<DeviceType> profiled_;
   PartialProfiles<Policy> partial_;
-  std::size_t partial_bytes_ = 0;
 };
+}
+
+Pool<DeviceType>& pool_;
+HeadChoices<Policy> choices_;
+std::size_t choice_bytes_ = 0;
+PartialProfiles<Policy> partial_;
+std::size_t partial_bytes_ = 0;
+}
+;
 
 /// Those that give weights new values: each query is shown twice.
 template <kvast::detail::Weighs Policy, class DeviceType>
 class Learner<Policy, DeviceType> {
  public:
-  explicit Learner(Pool<DeviceType>& pool) : pool_(pool) {}
-  Learner(const Learner&) = delete;
-  Learner& operator=(const Learner&) = delete;
-  ~Learner() {
-    if (memory_ != nullptr) pool_.release(memory_);
-  }
+  explicit Learner(Pool<DeviceType>& pool) : scratch_(pool) {}
 
-  std::size_t bytes() const { return static_cast<std::size_t>(numbers()) * sizeof(double); }
+  std::size_t bytes() const { return scratch_.bytes(); }
+  /// No captured pass is replayed any more.
+  void forget() { scratch_.forget(); }
+  /// That heads may have when weights are shown.
+  int most_blocks() const { return sums_.blocks; }
   HeadChoices<Policy> choices() const { return {}; }
 
   /// For lists of `blocks` blocks and passes of `queries` queries, of which so many are looked at
@@ -123,20 +121,15 @@ class Learner<Policy, DeviceType> {
     const std::int64_t together = most_of<std::int64_t>((std::int64_t{1} << 21U) / row, 16);
     wanted.queries =
         most_of(static_cast<int>(least_of<std::int64_t>(together, wanted.queries)), sums_.queries);
-    if (memory_ != nullptr && wanted.queries == sums_.queries && wanted.blocks == sums_.blocks)
-      return {};
     const std::int64_t parts = row * wanted.queries;
-    const std::int64_t all = parts + std::int64_t{most_tables} * wanted.queries;
-    void* memory = nullptr;
-    if (Status status = pool_.allocate(memory, static_cast<std::size_t>(all) * sizeof(double));
-        !status)
-      return status;
-    if (memory_ != nullptr) pool_.release(memory_);
-    memory_ = memory;
-    tables_ = most_tables;
+    Rooms rooms;
+    const std::size_t at_parts = rooms.add(parts, sizeof(double));
+    const std::size_t at_rows =
+        rooms.add(std::int64_t{most_tables} * wanted.queries, sizeof(double));
+    if (Status status = scratch_.provide(rooms.bytes()); !status) return status;
     sums_ = wanted;
-    sums_.parts = static_cast<double*>(memory);
-    sums_.rows = sums_.parts + parts;
+    sums_.parts = scratch_.template at<double>(at_parts);
+    sums_.rows = scratch_.template at<double>(at_rows);
     return {};
   }
   template <class Show>
@@ -153,13 +146,13 @@ class Learner<Policy, DeviceType> {
       status.then([&] {
         return DeviceType::fill(sums.parts, 0,
                                 static_cast<std::size_t>(rows * sums.blocks) * sizeof(double),
-                                pool_.stream());
+                                scratch_.pool().stream());
       });
       status.then([&] { return show(SumWeighed<Policy>{weigh, sums}, range); });
       status.then([&] {
         return DeviceType::launch(SumRows{sums, tables},
                                   {static_cast<int>((rows + warps - 1) / warps), 0},
-                                  pool_.stream());
+                                  scratch_.pool().stream());
       });
       status.then([&] { return show(ObserveWeighed<Policy>{weigh, sums}, range); });
     }
@@ -167,13 +160,7 @@ class Learner<Policy, DeviceType> {
   }
 
  private:
-  std::int64_t numbers() const {
-    return memory_ == nullptr ? 0 : std::int64_t{tables_} * sums_.queries * (sums_.blocks + 1);
-  }
-
-  Pool<DeviceType>& pool_;
-  void* memory_ = nullptr;
-  int tables_ = 0;
+  Scratch<DeviceType> scratch_;
   WeighedSums sums_;
 };
 

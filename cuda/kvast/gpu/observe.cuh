@@ -42,7 +42,8 @@ struct ObserveGiven {
   WeightRules rules{};
   Sink sink{};
   int group = 1;
-  int spread = 1;  ///< thread blocks per (sequence, head)
+  int spread = 1;       ///< thread blocks per (sequence, head)
+  int most_blocks = 0;  ///< as Plan::most_blocks
 
   /// Grid: sequences * heads * spread.
   template <class Block>
@@ -50,6 +51,10 @@ struct ObserveGiven {
     const int table = block.index() / spread;
     if (!Showing<Sink>::wants(sink, table)) return;
     const Head& head = layer.head(table);
+    if (most_blocks > 0 && head.blocks() > most_blocks) {
+      if (block.thread() == 0) block.fetch_add(&layer.counters->missing, 1);
+      return;
+    }
     const int first = block.index() % spread * block.warps() + block.warp_index();
     for (int index = first; index < head.blocks(); index += spread * block.warps())
       show(block.warp(), table, index);
