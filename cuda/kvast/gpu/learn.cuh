@@ -90,15 +90,6 @@ class Learner<Policy, DeviceType> {
   Scratch<DeviceType> profiled_;
   PartialProfiles<Policy> partial_;
 };
-}
-
-Pool<DeviceType>& pool_;
-HeadChoices<Policy> choices_;
-std::size_t choice_bytes_ = 0;
-PartialProfiles<Policy> partial_;
-std::size_t partial_bytes_ = 0;
-}
-;
 
 /// Those that give weights new values: each query is shown twice.
 template <kvast::detail::Weighs Policy, class DeviceType>
