@@ -5,6 +5,7 @@
 
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/policy/full.h"
+#include "kvast/policy/h2o.h"
 #include "tests/gpu/replay.h"
 #include "tests/simt/backend.h"
 #include "tests/support/random.h"
@@ -17,11 +18,13 @@ constexpr int kLayers = 32;
 constexpr Shape kShape{.layers = kLayers, .query_heads = 8, .heads = 2, .head_dim = 64};
 constexpr std::size_t kRow = 2 * 8 * 64;  // of queries, of both sequences
 
-template <class S>
+template <class Policy, class S>
 class Batch {
  public:
-  explicit Batch(const test::DeviceVector<float>& numbers)
-      : output(kRow * kLayers), numbers_(numbers) {}
+  Batch(Policy policy, const test::DeviceVector<float>& numbers)
+      : output(kRow * kLayers),
+        numbers_(numbers),
+        cache(kShape, policy, {}, pool_, {.sequences = 2}) {}
 
   void step() {
     auto pass = cache.begin();
@@ -42,15 +45,15 @@ class Batch {
   gpu::Pool<gpu::CudaDevice> pool_{{.stream = test::stream()}};
 
  public:
-  KVCache<Full, OnGpu<S>> cache{kShape, {}, {}, pool_, {.sequences = 2}};
+  KVCache<Policy, OnGpu<S>> cache;
 };
 
-template <class S>
-void check_replays() {
+template <class Policy, class S>
+void check_replays(Policy policy) {
   test::Random random(1);
   const auto numbers = test::on_device(random.normals(kRow + 2 * kLayers));
-  Batch<S> plain(numbers);
-  Batch<S> captured(numbers);
+  Batch<Policy, S> plain(policy, numbers);
+  Batch<Policy, S> captured(policy, numbers);
   for (int step = 0; step < kSteps; ++step) plain.step();
   captured.step();
   ASSERT_TRUE(captured.cache.reserve(kSteps));
@@ -59,10 +62,15 @@ void check_replays() {
   test::wait();
   EXPECT_EQ(captured.cache.length(1), kSteps);
   EXPECT_EQ(captured.output, plain.output);
+  EXPECT_EQ(*captured.cache.kept(1, kLayers - 1, 1), *plain.cache.kept(1, kLayers - 1, 1));
+  EXPECT_EQ(captured.cache.counters().missing, 0);
 }
 
-TEST(Graph, ReplayedAttentionEqualsSteps) { check_replays<Dense<half>>(); }
-TEST(Graph, ReplayedAttentionOnCodesEqualsSteps) { check_replays<Kivi<4>>(); }
+TEST(Graph, ReplayedAttentionEqualsSteps) { check_replays<Full, Dense<half>>({}); }
+TEST(Graph, ReplayedAttentionOnCodesEqualsSteps) { check_replays<Full, Kivi<4>>({}); }
+TEST(Graph, ReplayedEvictionEqualsSteps) {
+  check_replays<H2O, Kivi<4>>({.heavy = 200, .recent = 100});
+}
 
 }  // namespace
 }  // namespace kvast

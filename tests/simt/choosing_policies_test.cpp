@@ -12,13 +12,12 @@ namespace {
 using Rules = std::set<FastGen::Rule>;
 
 /// Histories of two sequences whose first prompts end at different times. The rules that occur.
-template <class S = Dense<half>>
-Rules check_choices(FastGen policy, S storage = {}, bool fused = false) {
+template <class S = Dense<half>, bool kFused = false>
+Rules check_choices(FastGen policy, S storage = {}) {
   Rules rules;
   for (const test::Schedule schedule : test::kSchedules) {
     test::begin_schedule(schedule);
-    test::Twins<FastGen, S> twins(policy, storage);
-    twins.fused = fused;
+    test::Twins<FastGen, S, kFused> twins(policy, storage);
     const auto pass = [&](const std::vector<int>& counts, bool ends_prompt) {
       ASSERT_NO_FATAL_FAILURE(twins.pass(counts, ends_prompt));
       ASSERT_NO_FATAL_FAILURE(twins.compare());
@@ -57,7 +56,7 @@ TEST(GpuFastGen, Settings) {
 }
 TEST(GpuFastGen, ByAttend) {
   for (const float threshold : {0.5F, 0.7F})
-    check_choices<Dense<float>>({.threshold = threshold, .frequent = 0.2F}, {}, true);
+    check_choices<Dense<float>, true>({.threshold = threshold, .frequent = 0.2F});
 }
 TEST(GpuFastGen, OnCodes) {
   check_choices<Kivi<4>>({.threshold = 0.75F, .frequent = 0.2F}, {.residual = 32});

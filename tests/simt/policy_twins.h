@@ -32,13 +32,13 @@ inline float weight_of(int sequence, int layer, int query_head, int step, int po
   return static_cast<float>(bits % 16U) / 64.0F;
 }
 
-template <class Policy, class S>
+/// `kFused`: weights are those of attention to random queries, by attend.
+template <class Policy, class S, bool kFused = false>
 class Twins {
  public:
   static constexpr int kSequences = 2;
   using OnHost = KVCache<Policy, S>;
   using OnDevice = KVCache<Policy, OnGpu<S, TestDevice>>;
-  bool fused = false;  ///< weights are those of attention to random queries, by attend
 
   Twins(Policy policy, S storage) : Twins(kTwinShapes, policy, storage) {}
   Twins(const ShapeList& shapes, Policy policy, S storage)
@@ -88,7 +88,7 @@ class Twins {
         row +=
             static_cast<std::size_t>(counts[static_cast<std::size_t>(sequences[at])] * shape.heads);
       }
-      if (fused) {
+      if constexpr (kFused) {
         attend(*pass, host_passes, sequences, layer, counts);
       } else if (Policy::needs.attention) {
         for (std::size_t at = 0; at < sequences.size(); ++at)
@@ -192,7 +192,7 @@ class Twins {
     const auto expected = host(sequence).choice(layer, head);
     EXPECT_EQ(chosen->rule, expected.rule);
     EXPECT_EQ(chosen->window, expected.window);
-    if (fused) return;
+    if (kFused) return;
     EXPECT_EQ(std::memcmp(chosen->mass, expected.mass, sizeof expected.mass), 0);
   }
   void compare_numbers(int sequence, int layer, int most) {

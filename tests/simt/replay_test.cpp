@@ -7,6 +7,7 @@
 #include "kvast/policy/full.h"
 #include "kvast/policy/h2o.h"
 #include "tests/simt/queueing_device.h"
+#include "tests/support/random.h"
 
 namespace kvast {
 namespace {
@@ -42,6 +43,11 @@ class Decoder {
     pass({.tokens = tokens}, attends);
     Device::captured = nullptr;
     return work;
+  }
+  /// Other tokens and queries from now on, where the last ones were read.
+  void draw(int seed) {
+    const auto drawn = test::Random(static_cast<std::uint64_t>(seed)).normals(numbers_.size() / 8);
+    std::copy(drawn.begin(), drawn.end(), numbers_.begin());
   }
   void expect_tokens(int tokens) {
     for (int sequence = 0; sequence < kSequences; ++sequence) {
@@ -173,6 +179,39 @@ TEST(GpuReplay, ListsThatGrewSinceACaptureAreTold) {
   ASSERT_TRUE(decoder.cache.clear());
   ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 3}, true));
   ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(3));
+}
+
+/// A budgeted policy evicts in replays as in steps.
+template <class S>
+void check_eviction(S storage) {
+  using Mine = Decoder<H2O, S>;
+  Mine plain({.heavy = 30, .recent = 20}, storage);
+  Mine captured({.heavy = 30, .recent = 20}, storage);
+  for (Mine* one : {&plain, &captured}) {
+    one->draw(0);
+    ASSERT_NO_FATAL_FAILURE(one->pass({.tokens = 70, .last_of_prompt = true}, true));
+    ASSERT_NO_FATAL_FAILURE(one->pass({}, true));
+    ASSERT_TRUE(Device::wait({}));
+  }
+  ASSERT_TRUE(captured.cache.reserve(60));
+  const Device::Work work = captured.capture(1, true);
+  for (int step = 1; step <= 60; ++step) {
+    plain.draw(step);
+    captured.draw(step);
+    ASSERT_NO_FATAL_FAILURE(plain.pass({}, true));
+    Device::replay(work);
+    ASSERT_TRUE(Device::wait({}));
+  }
+  ASSERT_TRUE(captured.cache.settle());
+  for (int sequence = 0; sequence < kSequences; ++sequence) {
+    for (int head = 0; head < kShape.heads; ++head)
+      ASSERT_EQ(*captured.cache.kept(sequence, 0, head), *plain.cache.kept(sequence, 0, head));
+  }
+  ASSERT_EQ(captured.cache.counters().missing, 0);
+}
+TEST(GpuReplay, EvictsAsStepsDo) {
+  check_eviction(Dense<half>{});
+  check_eviction(Kivi<4>{.residual = 0});
 }
 
 TEST(GpuReplay, CapturesWithoutAReserveAreRefused) {

@@ -6,12 +6,11 @@
 namespace kvast {
 namespace {
 
-template <class S>
-void check_weighing(Keyformer policy, int steps, bool fused) {
+template <bool kFused>
+void check_weighing(Keyformer policy, int steps) {
   for (const test::Schedule schedule : test::kSchedules) {
     test::begin_schedule(schedule);
-    test::Twins<Keyformer, S> twins(policy, {});
-    twins.fused = fused;
+    test::Twins<Keyformer, Dense<float>, kFused> twins(policy, {});
     ASSERT_NO_FATAL_FAILURE(twins.pass({150, 37}, true));
     ASSERT_NO_FATAL_FAILURE(twins.compare());
     for (int step = 0; step < steps; ++step) {
@@ -25,10 +24,10 @@ void check_weighing(Keyformer policy, int steps, bool fused) {
 }
 
 TEST(GpuKeyformer, IsTheCpus) {
-  check_weighing<Dense<float>>({.tokens_kept = 50, .recent = 12, .steps = 40}, 60, false);
+  check_weighing<false>({.tokens_kept = 50, .recent = 12, .steps = 40}, 60);
 }
 TEST(GpuKeyformer, ByAttend) {
-  check_weighing<Dense<float>>({.tokens_kept = 50, .recent = 12, .steps = 40}, 10, true);
+  check_weighing<true>({.tokens_kept = 50, .recent = 12, .steps = 40}, 10);
 }
 
 }  // namespace
