@@ -104,7 +104,7 @@ step_cuda() {
   command -v nvcc >/dev/null || { say "check: cuda SKIPPED: there is no nvcc (CUDA toolkit 13)"; return 0; }
   mkdir -p build/check/cuda
   export nvcc_flags='-std=c++20 -Iinclude -Icuda -I. -Werror all-warnings -Xcompiler -Wall,-Wextra'
-  { echo tests/gpu/kernels.cu; sources 'tests/compile_fail/*.cu'; sources 'cuda/*.cuh' 'cuda/*.h'; } | xargs -P "$jobs" -n 1 sh -c '
+  { echo tests/gpu/kernels.cu; echo tests/gpu/caches.cu; sources 'tests/compile_fail/*.cu'; sources 'cuda/*.cuh' 'cuda/*.h'; } | xargs -P "$jobs" -n 1 sh -c '
     case $1 in
       tests/compile_fail/*)
         said=build/check/cuda/$(basename "$1").txt
@@ -114,6 +114,10 @@ step_cuda() {
         fi
         grep -qF -- "$expected" "$said" ||
           { cat "$said"; echo "$1 is refused, but not with: $expected" >&2; exit 1; }
+        ;;
+      */caches.cu)
+        nvcc $nvcc_flags -arch=sm_90a -c "$1" -o build/check/cuda/caches.o ||
+          { echo "$1 does not compile for sm_90a" >&2; exit 1; }
         ;;
       *.cu)
         nvcc $nvcc_flags -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \

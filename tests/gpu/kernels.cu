@@ -4,6 +4,7 @@
 #include "kvast/format/codebook.h"
 #include "kvast/gpu/allocate.cuh"
 #include "kvast/gpu/attend_weights.cuh"
+#include "kvast/gpu/convert.cuh"
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/gpu/plan.cuh"
 #include "kvast/gpu/pool_ranks.cuh"
@@ -13,15 +14,13 @@
 #include "kvast/gpu/share_ranks.cuh"
 #include "kvast/policy/fastgen.h"
 #include "kvast/policy/full.h"
-#include "kvast/policy/keyformer.h"
+#include "kvast/policy/h2o.h"
 #include "kvast/policy/streaming_llm.h"
 
 namespace kvast {
 
 template class KVCache<Full, OnGpu<Dense<half>>>;
 template class KVCache<StreamingLLM, OnGpu<Kivi<4, 2>>>;
-template class KVCache<FastGen, OnGpu<Kivi<4>>>;
-template class KVCache<Keyformer, OnGpu<Dense<half>>>;
 
 namespace gpu {
 
@@ -55,6 +54,13 @@ template Status launch(const PoolRanks&, Grid, cudaStream_t);
 template Status launch(const ShareRanks&, Grid, cudaStream_t);
 template Status launch(const AllocateBudget&, Grid, cudaStream_t);
 template Status launch(const Select&, Grid, cudaStream_t);
+template Status launch(const Rank<H2O>&, Grid, cudaStream_t);
+template Status launch(const Rank<FastGen>&, Grid, cudaStream_t);
+template Status launch(const SavedWeights<ObserveStates<H2O>>&, Grid, cudaStream_t);
+template Status launch(const AgainWeights<F16, 128, ObserveStates<H2O>>&, Grid, cudaStream_t);
+template Status launch(const ObserveGiven<ObserveStates<H2O>>&, Grid, cudaStream_t);
+template Status launch(const ListSlots&, Grid, cudaStream_t);
+template Status launch(const MoveImage&, Grid, cudaStream_t);
 
 }  // namespace gpu
 }  // namespace kvast

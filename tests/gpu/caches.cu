@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole caches of policies that look at attention more than once, compiled and not run.
+#include "kvast/gpu/convert.cuh"
+#include "kvast/policy/ada_heads.h"
+#include "kvast/policy/fastgen.h"
+#include "kvast/policy/keyformer.h"
+#include "kvast/policy/snapkv.h"
+
+namespace kvast {
+
+template class KVCache<FastGen, OnGpu<Dense<float>>>;
+template class KVCache<Keyformer, OnGpu<Dense<float>>>;
+template class KVCache<AdaHeads<SnapKV>, OnGpu<Dense<float>>>;
+
+namespace gpu {
+
+template Status to_device(KVCache<SnapKV, Kivi<4>>&, KVCache<SnapKV, OnGpu<Kivi<4>>>&, int, Caller);
+template Status to_host(KVCache<SnapKV, OnGpu<Kivi<4>>>&, int, KVCache<SnapKV, Kivi<4>>&, Caller);
+
+}  // namespace gpu
+}  // namespace kvast
