@@ -58,7 +58,7 @@ if [ -n "$bundle" ]; then
   prefix="$prefix;$bundle/eigen"
 fi
 
-cmake -S . -B build/gpu -DCMAKE_BUILD_TYPE=Release -DKVAST_CUDA=ON -DKVAST_BUILD_EXAMPLES=OFF \
+cmake -S . -B build/gpu -DCMAKE_BUILD_TYPE=Release -DKVAST_CUDA_ONLY=ON \
   -DCMAKE_CUDA_ARCHITECTURES=native "-DCMAKE_PREFIX_PATH=$prefix" >/dev/null
 cmake --build build/gpu -j "$jobs" --target test_gpu bench-gpu
 
@@ -66,7 +66,8 @@ cmake --build build/gpu -j "$jobs" --target test_gpu bench-gpu
 small='Append.*:Plan.*:Pool.*:Gather.*:Quantize.*:*/Quantize.*:Rotate.*:Fragments.*:GpuAttend.*'
 small="$small:Attend.NothingToSee*:Attend.DeadTokens*:Attend.Windows*:Attend.CompactedPositions*"
 small="$small:AttendCodesOptions.Windows*:Weights.OfAStep*:Weights.OfManyQueries*:Weights.BehindASliding*"
-small="$small:GpuCache.ADropped*:GpuCache.OldHeads*:GpuCache.StreamingLLM*:GpuCache.Settling*:GpuCacheFailure.*"
+small="$small:GpuSelect.*:GpuAllocate.*:GpuPoolRanks.*:GpuShareRanks.*:GpuRepack.FourBits*:GpuPolicies.WithoutAttention"
+small="$small:GpuPolicies.Scissorhands:GpuConvert.*:GpuCache.ADropped*:GpuCache.OldHeads*:GpuCache.StreamingLLM*:GpuCache.Settling*:GpuCacheFailure.*"
 
 failed=
 build/gpu/tests/test_gpu || failed="$failed tests"

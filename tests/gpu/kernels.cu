@@ -15,6 +15,7 @@
 #include "kvast/policy/fastgen.h"
 #include "kvast/policy/full.h"
 #include "kvast/policy/h2o.h"
+#include "kvast/policy/keyformer.h"
 #include "kvast/policy/streaming_llm.h"
 
 namespace kvast {
@@ -59,6 +60,12 @@ template Status launch(const Rank<FastGen>&, Grid, cudaStream_t);
 template Status launch(const SavedWeights<ObserveStates<H2O>>&, Grid, cudaStream_t);
 template Status launch(const AgainWeights<F16, 128, ObserveStates<H2O>>&, Grid, cudaStream_t);
 template Status launch(const ObserveGiven<ObserveStates<H2O>>&, Grid, cudaStream_t);
+template Status launch(const Mark<FastGen>&, Grid, cudaStream_t);
+template Status launch(const Choose<FastGen>&, Grid, cudaStream_t);
+template Status launch(const ObserveGiven<ProfileBlocks<FastGen>>&, Grid, cudaStream_t);
+template Status launch(const ObserveGiven<SumWeighed<Keyformer>>&, Grid, cudaStream_t);
+template Status launch(const ObserveGiven<ObserveWeighed<Keyformer>>&, Grid, cudaStream_t);
+template Status launch(const SumRows&, Grid, cudaStream_t);
 template Status launch(const ListSlots&, Grid, cudaStream_t);
 template Status launch(const MoveImage&, Grid, cudaStream_t);
 

@@ -141,7 +141,9 @@ TEST(GpuConvert, RoundTrips) {
   check_round_trip(Full{}, Kivi<4>{.residual = 32});
   check_round_trip(H2O{.heavy = 60, .recent = 30}, Dense<half>{});
   check_round_trip(H2O{.heavy = 60, .recent = 30}, Rotated<Kivi<4>>{});
-  check_round_trip(Scissorhands{.tokens_kept = 80, .recent = 5, .window = 30}, Float8<E4M3>{});
+  check_round_trip(
+      Scissorhands{.tokens_kept = 80, .recent = 5, .window = 30, .when = When::full(20)},
+      Float8<E4M3>{});
   check_round_trip(L2Norm{.tokens_kept = 80, .recent = 5, .skip = {}}, Kivi<3>{.residual = 0});
   check_round_trip(Corm{.window = 20, .recent = 8}, Dense<BF16>{});
 }

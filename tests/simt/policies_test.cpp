@@ -20,10 +20,11 @@ void check_history(Policy policy, int steps, S storage = {}) {
     test::Twins<Policy, S> twins(kShapes, policy, storage);
     ASSERT_NO_FATAL_FAILURE(twins.pass({150, 37}, true));
     ASSERT_NO_FATAL_FAILURE(twins.compare());
-    for (int step = 0; step < steps; ++step) {
+    const int here = schedule.order == test::kSchedules[0].order ? steps : steps / 4;
+    for (int step = 0; step < here; ++step) {
       const int first = step % 40 == 7 ? 9 : 1;
       ASSERT_NO_FATAL_FAILURE(twins.pass({first, step % 5 == 0 ? 0 : 1}, false));
-      if (step % 16 == 0 || step + 1 == steps) {
+      if (step % 16 == 0 || step + 1 == here) {
         ASSERT_NO_FATAL_FAILURE(twins.compare()) << "step " << step;
       }
     }

@@ -30,12 +30,14 @@ class Decoder {
   void pass(const gpu::PassOptions& options, bool attends = false) {
     auto pass = cache.begin(options);
     ASSERT_TRUE(pass) << pass.status().message();
-    ASSERT_TRUE(pass->append(0, numbers_.data(), numbers_.data()));
-    if (attends) {
-      const Status status = pass->attend(0, numbers_.data(), output_.data());
-      ASSERT_TRUE(status) << status.message();
-    }
+    ASSERT_NO_FATAL_FAILURE(append(*pass, attends));
     ASSERT_TRUE(pass->commit());
+  }
+  void append(typename Cache::Pass& pass, bool attends) {
+    ASSERT_TRUE(pass.append(0, numbers_.data(), numbers_.data()));
+    if (!attends) return;
+    const Status status = pass.attend(0, numbers_.data(), output_.data());
+    ASSERT_TRUE(status) << status.message();
   }
   Device::Work capture(int tokens, bool attends = false) {
     Device::Work work;
@@ -91,6 +93,7 @@ void check_too_many(int tokens, bool attends) {
   for (int at = 0; at < 400 / tokens; ++at) Device::replay(work);
   ASSERT_TRUE(Device::wait({}));
   EXPECT_EQ(decoder.cache.begin().status().code(), StatusCode::device_failed);
+  EXPECT_GT(decoder.cache.counters().missing, 0);
   ASSERT_TRUE(decoder.cache.clear());
   for (const int blocks : decoder.cache.counters().in_use) ASSERT_EQ(blocks, 0);
   ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 60}, attends));
@@ -143,6 +146,73 @@ TEST(GpuReplay, TheHostGoesOnWithoutSettling) {
       ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .more_of_prompt = true}));
     ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(1 + replays + 512 * (replays + 3)));
   }
+}
+
+/// A pass that seals what several chunks left: the host's report is of before it.
+TEST(GpuLateReports, ChunksThatAreSealedLater) {
+  for (const auto& [passes, tokens] : {std::pair{3, 512}, std::pair{40, 1}}) {
+    Decoder<Full, Kivi<4>> decoder({}, {.residual = 0});
+    for (int chunk = 0; chunk < 4; ++chunk)
+      ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .more_of_prompt = true}));
+    ASSERT_TRUE(Device::wait({}));
+    ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .last_of_prompt = true}));
+    for (int at = 0; at < passes; ++at) ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = tokens}));
+    ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(5 * 512 + passes * tokens));
+  }
+}
+
+/// Captured work that is given up has not been done: real tokens stay, and nothing is torn.
+TEST(GpuReplay, ACaptureThatIsGivenUpChangesNothing) {
+  for (const bool attends : {false, true}) {
+    Decoder<H2O, Dense<half>> decoder({.heavy = 100, .recent = 10});
+    ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 40}, true));
+    ASSERT_TRUE(decoder.cache.reserve(10));
+    {
+      Device::Work work;
+      Device::captured = &work;
+      auto pass = decoder.cache.begin();
+      ASSERT_TRUE(pass);
+      ASSERT_NO_FATAL_FAILURE(decoder.append(*pass, attends));
+      Device::captured = nullptr;
+      EXPECT_THROW((void)pass->commit(), Error);  // the capture is over
+    }
+    ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(40));
+    ASSERT_NO_FATAL_FAILURE(decoder.pass({}, true));
+    ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(41));
+  }
+}
+
+TEST(GpuReplay, APassDoesNotCrossIntoACapture) {
+  Decoder<Full, Dense<half>> decoder;
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 40}));
+  ASSERT_TRUE(decoder.cache.reserve(10));
+  {
+    auto pass = decoder.cache.begin();
+    ASSERT_TRUE(pass);
+    ASSERT_NO_FATAL_FAILURE(decoder.append(*pass, false));
+    Device::Work work;
+    Device::captured = &work;
+    EXPECT_THROW((void)pass->commit(), Error);
+    Device::captured = nullptr;
+  }
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(40));
+}
+
+/// A handle of a pass that clear() ended is nobody's any more.
+TEST(GpuReplay, OldHandlesEndNothing) {
+  Decoder<Full, Dense<half>> decoder;
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 40}));
+  auto pass = [&] {
+    auto old = decoder.cache.begin();
+    EXPECT_TRUE(old && decoder.cache.clear());
+    auto made = decoder.cache.begin({.tokens = 3});
+    EXPECT_THROW((void)old->commit(), Error);
+    return made;
+  }();
+  ASSERT_TRUE(pass);
+  ASSERT_NO_FATAL_FAILURE(decoder.append(*pass, false));
+  ASSERT_TRUE(pass->commit());
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(3));
 }
 
 /// A larger pass in between makes attend's scratch grow: what a captured one points to stays.

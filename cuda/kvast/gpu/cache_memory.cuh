@@ -39,7 +39,7 @@ class CacheMemory {
   CacheMemory& operator=(const CacheMemory&) = delete;
   ~CacheMemory() {
     if (exists()) {
-      (void)give_all();
+      if (!give_all()) reserves_.abandon();
       (void)DeviceType::wait(pool_.stream());  // the report's copy may be on its way
     }
   }
@@ -81,6 +81,13 @@ class CacheMemory {
   }
   bool exists() const { return tables_.exist(); }
   bool open() const { return open_; }
+  /// Of the pass that is open, or was last.
+  std::uint64_t number() const { return number_; }
+  /// A pass that began before a capture cannot go on within it, nor the other way round.
+  void check_capture(Caller caller) const {
+    require(DeviceType::capturing(pool_.stream()) == captured_, caller, "pass: it began ",
+            captured_ ? "within a capture that is over" : "before the capture");
+  }
   bool ends_prompt() const { return ends_prompt_; }
   /// Whether the open pass is a part of a prompt.
   bool in_prompt() const { return ends_prompt_ || !seals_; }
@@ -110,16 +117,7 @@ class CacheMemory {
     std::vector<int>& next = next_counts_;
     next.assign(lengths_.size(), tokens);
     if (!counts.empty()) next.assign(counts.begin(), counts.end());
-    std::int64_t rows = 0;
-    for (std::size_t at = 0; at < next.size(); ++at) {
-      require(next[at] >= 0 && next[at] <= (1 << 20), caller, "begin: sequence ", at, " gets ",
-              next[at], " tokens, must lie in [0, 2^20]");
-      require(lengths_[at] < (1 << 30) - next[at], caller, "begin: sequence ", at, " has ",
-              lengths_[at], " positions, there are 2^30");
-      rows += next[at];
-    }
-    require(rows > 0 && rows < (1 << 30), caller, "begin: ", rows,
-            " tokens, must lie in [1, 2^30)");
+    check_counts(lengths_, next, caller);
     if (latest().missing > 0) {
       torn_ = true;
       return {StatusCode::device_failed, "begin: a kernel found no free block; clear the cache"};
@@ -140,6 +138,7 @@ class CacheMemory {
     ends_prompt_ = ends_prompt;
     committed_ = 0;
     open_ = true;
+    ++number_;
     return {};
   }
 
@@ -189,7 +188,7 @@ class CacheMemory {
   }
   /// After a verb that launched kernels.
   Status did(int layer, Status status, Stage stage = Stage::appended) {
-    torn_ = torn_ || !status;
+    torn_ = torn_ || (!status && !captured_);
     stages_[static_cast<std::size_t>(layer)] = stage;
     return status;
   }
@@ -214,8 +213,8 @@ class CacheMemory {
     Status status = kernels(scope, coded && seals_);
     if (committed_ == layers()) status.then([&] { return finish(); });
     if (!status) {
-      torn_ = true;
-      open_ = false;
+      torn_ = !captured_;
+      close();
     }
     return status;
   }
@@ -223,7 +222,7 @@ class CacheMemory {
   /// The pass never was, unless something of it is final already.
   void drop() {
     if (!open_) return;
-    open_ = false;
+    if (captured_) return close();  // nothing of it was done
     torn_ = torn_ || committed_ > 0 ||
             std::find(stages_.begin(), stages_.end(), Stage::observed) != stages_.end();
     for (int layer = 0; layer < layers() && !torn_; ++layer) {
@@ -232,7 +231,7 @@ class CacheMemory {
           DeviceType::launch(TakeBack{view(layer)}, {view(layer).tables(), 0}, pool_.stream());
       torn_ = torn_ || !status;
     }
-    std::fill(stages_.begin(), stages_.end(), Stage::idle);
+    close();
   }
 
   Status clear(int sequence, Caller caller) {
@@ -249,7 +248,7 @@ class CacheMemory {
   }
   Status clear() {
     if (exists()) {
-      const bool lost = std::exchange(torn_, true);
+      const bool lost = std::exchange(torn_, true) || latest().missing > 0;
       Status status = give_all();
       status.then([&] { return forget(0, sequences_); });
       if (lost) {  // how far the device came is not known
@@ -260,8 +259,8 @@ class CacheMemory {
       }
       if (!status) return status;
     }
-    std::fill(stages_.begin(), stages_.end(), Stage::idle);
-    open_ = torn_ = false;
+    close();
+    torn_ = false;
     return {};
   }
 
@@ -343,9 +342,12 @@ class CacheMemory {
         prompted_[at] = prompted_[at] || (ends_prompt_ && counts_[at] > 0);
       }
     }
+    close();
+    return {};
+  }
+  void close() {
     std::fill(stages_.begin(), stages_.end(), Stage::idle);
     open_ = false;
-    return {};
   }
 
   Status give(int layer, int first_sequence, int tables) {
@@ -389,6 +391,7 @@ class CacheMemory {
   bool seals_ = true;
   bool ends_prompt_ = false;
   bool captured_ = false;
+  std::uint64_t number_ = 0;
   bool open_ = false;
   bool torn_ = false;
 };

@@ -11,10 +11,11 @@ namespace kvast {
 template <class PolicyType, class S, class DeviceType, class Arch>
 class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
  public:
-  Pass(Pass&& other) noexcept : cache_(std::exchange(other.cache_, nullptr)) {}
+  Pass(Pass&& other) noexcept
+      : cache_(std::exchange(other.cache_, nullptr)), number_(other.number_) {}
   Pass& operator=(Pass&&) = delete;
   ~Pass() {
-    if (cache_ != nullptr) cache_->memory_.drop();
+    if (cache_ != nullptr && number_ == cache_->memory_.number()) cache_->memory_.drop();
   }
 
   /// New tokens of a layer, those of all sequences after each other: `keys` [rows, H, D], `values`
@@ -145,11 +146,12 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
 
  private:
   friend class KVCache;
-  explicit Pass(KVCache& cache) : cache_(&cache) {}
+  explicit Pass(KVCache& cache) : cache_(&cache), number_(cache.memory_.number()) {}
 
   auto& memory_of(Caller caller) const {
-    require(cache_ != nullptr && cache_->memory_.open(), caller,
-            "pass: it is over, or was moved from");
+    require(cache_ != nullptr && cache_->memory_.open() && number_ == cache_->memory_.number(),
+            caller, "pass: it is over, or was moved from");
+    cache_->memory_.check_capture(caller);
     require(!cache_->memory_.torn(), caller, "pass: the cache is torn; clear it");
     return cache_->memory_;
   }
@@ -194,6 +196,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
   }
 
   KVCache* cache_;
+  std::uint64_t number_;  ///< of the memory's pass
 };
 
 }  // namespace kvast

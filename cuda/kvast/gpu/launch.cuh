@@ -50,9 +50,13 @@ Status launch(const Kernel& kernel, Grid grid, cudaStream_t stream) {
   if (const cudaError_t error = detail::grant_shared<Kernel>(grid.shared_bytes);
       error != cudaSuccess)
     return detail::status_of(error, "launch: shared memory");
-  detail::enter_kernel<Kernel>
-      <<<static_cast<unsigned>(grid.blocks), Kernel::kThreads, grid.shared_bytes, stream>>>(kernel);
-  return detail::status_of(cudaGetLastError(), "launch");
+  // an error that the caller left behind is none of ours: so not <<<>>> and cudaGetLastError
+  void* arguments[] = {const_cast<Kernel*>(&kernel)};
+  return detail::status_of(
+      cudaLaunchKernel(reinterpret_cast<const void*>(detail::enter_kernel<Kernel>),
+                       dim3(static_cast<unsigned>(grid.blocks)), dim3(Kernel::kThreads), arguments,
+                       grid.shared_bytes, stream),
+      "launch");
 }
 
 #endif

@@ -98,24 +98,37 @@ class Ledger {
 };
 
 /// Tokens sent so far, remembered for the last steps: since a report of step s, no head can have
-/// got more than since(s) blocks.
+/// got more than since(s) blocks, and at it none had more than unsealed(s) tokens that came since
+/// it was last sealed.
 class Sent {
  public:
-  void add(int tokens) {
+  /// Nothing was sent, and `unsealed` tokens wait.
+  void begin(int unsealed) {
+    *this = {};
+    at_[0].unsealed = unsealed;
+  }
+  void add(int tokens, int unsealed) {
     total_ += tokens;
     ++step_;
-    at_[static_cast<std::size_t>(step_) % at_.size()] = total_;
+    at_[static_cast<std::size_t>(step_) % at_.size()] = {total_, unsealed};
   }
   int step() const { return step_; }
   /// Negative: too long ago.
   std::int64_t since(int step, int coming) const {
     if (step < 0 || step > step_ || step_ - step >= static_cast<int>(at_.size())) return -1;
-    const std::int64_t tokens = total_ - at_[static_cast<std::size_t>(step) % at_.size()] + coming;
-    return blocks_of(tokens);
+    return blocks_of(total_ - at(step).total + coming);
   }
+  /// Of a step that since() knows.
+  int unsealed(int step) const { return at(step).unsealed; }
 
  private:
-  std::array<std::int64_t, 64> at_{};
+  struct Step {
+    std::int64_t total = 0;
+    int unsealed = 0;
+  };
+  const Step& at(int step) const { return at_[static_cast<std::size_t>(step) % at_.size()]; }
+
+  std::array<Step, 64> at_{};
   std::int64_t total_ = 0;
   int step_ = 0;
 };

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kvast/core/error.h"
 #include "kvast/core/status.h"
 #include "kvast/gpu/collective.cuh"
 #include "kvast/gpu/tables.cuh"
@@ -31,6 +32,20 @@ struct SetRows {
     if (at < sequences) rows[at] = {.first = first_row + scan.before, .count = count};
   }
 };
+
+/// Throws Error for counts of new tokens that sequences of these lengths cannot get.
+inline void check_counts(const std::vector<int>& lengths, const std::vector<int>& counts,
+                         Caller caller) {
+  std::int64_t rows = 0;
+  for (std::size_t at = 0; at < counts.size(); ++at) {
+    require(counts[at] >= 0 && counts[at] <= (1 << 20), caller, "begin: sequence ", at, " gets ",
+            counts[at], " tokens, must lie in [0, 2^20]");
+    require(lengths[at] < (1 << 30) - counts[at], caller, "begin: sequence ", at, " has ",
+            lengths[at], " positions, there are 2^30");
+    rows += counts[at];
+  }
+  require(rows > 0 && rows < (1 << 30), caller, "begin: ", rows, " tokens, must lie in [1, 2^30)");
+}
 
 /// For any number of sequences.
 template <class DeviceType>

@@ -19,6 +19,8 @@ class Reserves {
   Reserves(Pool<DeviceType>& pool, int sequences) : pool_(pool), sequences_(sequences) {}
   Reserves(const Reserves&) = delete;
   Reserves& operator=(const Reserves&) = delete;
+  /// The blocks are lost: what was promised for them stays promised, until the pool ends.
+  void abandon() { promised_.assign(promised_.size(), 0); }
   ~Reserves() {
     for (std::size_t at = 0; at < promised_.size(); ++at) {
       const typename Pool<DeviceType>::Promise mine{local_[at], promised_[at]};
@@ -87,8 +89,8 @@ class Reserves {
     for (Ledger& ledger : ledgers_)
       ledger.advance([&](std::size_t at) { return counts[at]; }, seals);
     const int most = *std::max_element(counts.begin(), counts.end());
-    sent_.add(most);
     unsealed_ = seals ? 0 : unsealed_ + most;
+    sent_.add(most, unsealed_);
   }
   /// Tokens of one sequence that came since the last pass that sealed.
   int unsealed() const { return unsealed_; }
@@ -107,7 +109,7 @@ class Reserves {
     int most = 0;
     for (Ledger& ledger : ledgers_) most = ledger.jump([&](std::size_t at) { return lengths[at]; });
     unsealed_ += most;
-    sent_ = {};
+    sent_.begin(unsealed_);
     report_from_ = step;
     replayed_ = 0;
   }
@@ -146,16 +148,17 @@ class Reserves {
                                     const Counters& seen) {
     // replays move the device's steps on, and not the host's
     const int coming = *std::max_element(counts.begin(), counts.end());
-    const std::int64_t since = replayed_ > 0 ? -1 : sent_.since(seen.step - report_from_, coming);
+    const int reported = seen.step - report_from_;
+    const std::int64_t since = replayed_ > 0 ? -1 : sent_.since(reported, coming);
+    const int waited = since < 0 ? 0 : sent_.unsealed(reported);
     wanted_.assign(local_.size(), 0);
     growth_.assign(local_.size(), 0);
     for (std::size_t layer = 0; layer < sizes_.size(); ++layer) {
       const Sizes& sizes = sizes_[layer];
       const Bound bound =
           ledgers_[layer].during([&](std::size_t at) { return counts[at] + replayed_; }, seals);
-      // what waits already may be sealed as well
-      const std::int64_t sealable =
-          since + (habits_[layer].residual + unsealed_) / kBlockTokens + 2;
+      // what waited at the report may be sealed by now as well
+      const std::int64_t sealable = since + (habits_[layer].residual + waited) / kBlockTokens + 2;
       const auto add = [&](int at, std::int64_t blocks, std::int64_t more) {
         if (at < 0) return;
         wanted_[static_cast<std::size_t>(at)] += sizes.heads * blocks;
