@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whole caches of policies that look at attention more than once, compiled and not run.
+// Whole caches, compiled and not run.
 #include "kvast/gpu/convert.cuh"
 #include "kvast/policy/ada_heads.h"
 #include "kvast/policy/fastgen.h"
 #include "kvast/policy/keyformer.h"
 #include "kvast/policy/snapkv.h"
+#include "kvast/policy/streaming_llm.h"
 
 namespace kvast {
 
+template class KVCache<StreamingLLM, OnGpu<Kivi<4, 2>>>;
 template class KVCache<FastGen, OnGpu<Dense<float>>>;
 template class KVCache<Keyformer, OnGpu<Dense<float>>>;
 template class KVCache<AdaHeads<SnapKV>, OnGpu<Dense<float>>>;

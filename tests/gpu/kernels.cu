@@ -13,21 +13,32 @@
 #include "kvast/gpu/select.cuh"
 #include "kvast/gpu/share_ranks.cuh"
 #include "kvast/policy/fastgen.h"
-#include "kvast/policy/full.h"
 #include "kvast/policy/h2o.h"
 #include "kvast/policy/keyformer.h"
 #include "kvast/policy/streaming_llm.h"
 
 namespace kvast {
-
-template class KVCache<Full, OnGpu<Dense<half>>>;
-template class KVCache<StreamingLLM, OnGpu<Kivi<4, 2>>>;
-
 namespace gpu {
 
+template Status launch(const AddSlab&, Grid, cudaStream_t);
+template Status launch(const MoveLists&, Grid, cudaStream_t);
+template Status launch(const ClearHeads&, Grid, cudaStream_t);
+template Status launch(const SetRows&, Grid, cudaStream_t);
+template Status launch(const EndPass&, Grid, cudaStream_t);
+template Status launch(const TakeBack&, Grid, cudaStream_t);
+template Status launch(const MergeParts&, Grid, cudaStream_t);
+template Status launch(const Drop<StreamingLLM>&, Grid, cudaStream_t);
+template Status launch(const Compact&, Grid, cudaStream_t);
+template Status launch(const ChooseSealed&, Grid, cudaStream_t);
+template Status launch(const EncodeSealed<Int<4>, Part::keys>&, Grid, cudaStream_t);
+template Status launch(const EncodeSealed<Int<2>, Part::values>&, Grid, cudaStream_t);
+template Status launch(const Export<Part::keys, F16, Int<4>>&, Grid, cudaStream_t);
+template Status launch(const Export<Part::values, F16, F16>&, Grid, cudaStream_t);
 template Status launch(const Plan&, Grid, cudaStream_t);
 template Status launch(const Append<F32>&, Grid, cudaStream_t);
 template Status launch(const Append<BF16>&, Grid, cudaStream_t);
+template Status launch(const Attend<F16, 64, 8>&, Grid, cudaStream_t);
+template Status launch(const Attend<F16, 256, 16>&, Grid, cudaStream_t);
 template Status launch(const Attend<BF16, 128, 16>&, Grid, cudaStream_t);
 template Status launch(const Attend<F32, 128, 8>&, Grid, cudaStream_t);
 template Status launch(const Attend<F32, 256, 8>&, Grid, cudaStream_t);

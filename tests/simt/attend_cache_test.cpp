@@ -166,6 +166,7 @@ TEST(GpuAttend, RotatedCodesMeetRotatedQueries) {
                              Shape{.query_heads = 3, .heads = 1, .head_dim = 96},
                              Shape{.query_heads = 2, .heads = 1, .head_dim = 128}}) {
     for (const test::Schedule schedule : test::kSchedules) {
+      if (shape.head_dim != 64 && !test::is_first(schedule)) continue;
       test::begin_schedule(schedule);
       AttendTwins<Full, Rotated<Kivi<4>>> twins(shape, {}, {.sequences = 2}, storage);
       // in this pass nothing is sealed, and the reference knows nothing of rotations

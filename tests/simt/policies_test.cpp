@@ -20,7 +20,7 @@ void check_history(Policy policy, int steps, S storage = {}) {
     test::Twins<Policy, S> twins(kShapes, policy, storage);
     ASSERT_NO_FATAL_FAILURE(twins.pass({150, 37}, true));
     ASSERT_NO_FATAL_FAILURE(twins.compare());
-    const int here = schedule.order == test::kSchedules[0].order ? steps : steps / 4;
+    const int here = test::is_first(schedule) ? steps : steps / 4;
     for (int step = 0; step < here; ++step) {
       const int first = step % 40 == 7 ? 9 : 1;
       ASSERT_NO_FATAL_FAILURE(twins.pass({first, step % 5 == 0 ? 0 : 1}, false));
