@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <numeric>
@@ -13,6 +12,7 @@
 #include "kvast/core/half.h"
 #include "kvast/gpu/warp.cuh"
 #include "tests/simt/fibers.h"
+#include "tests/simt/tensor_core.h"
 
 namespace kvast::test {
 
@@ -80,21 +80,24 @@ class FiberWarp {
 
   void multiply_f16(float (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                     std::uint32_t b1, Caller site = Caller::here()) const {
-    multiply<2>("multiply_f16", sum, a, b0, b1, site, [](std::uint32_t bits) {
+    const auto number = [](std::uint32_t bits) {
       return static_cast<double>(to_float(half{static_cast<std::uint16_t>(bits)}));
-    });
+    };
+    multiply<2>("multiply_f16", sum, a, b0, b1, site, number, rounded<-14>);
   }
   void multiply_bf16(float (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                      std::uint32_t b1, Caller site = Caller::here()) const {
-    multiply<2>("multiply_bf16", sum, a, b0, b1, site, [](std::uint32_t bits) {
+    const auto number = [](std::uint32_t bits) {
       return static_cast<double>(std::bit_cast<float>(bits << 16U));
-    });
+    };
+    multiply<2>("multiply_bf16", sum, a, b0, b1, site, number, rounded<-126>);
   }
   void multiply_s8(std::int32_t (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                    std::uint32_t b1, Caller site = Caller::here()) const {
-    multiply<4>("multiply_s8", sum, a, b0, b1, site, [](std::uint32_t bits) {
+    const auto number = [](std::uint32_t bits) {
       return static_cast<int>(static_cast<std::int8_t>(bits));
-    });
+    };
+    multiply<4>("multiply_s8", sum, a, b0, b1, site, number, exact);
   }
 
  private:
@@ -125,10 +128,19 @@ class FiberWarp {
     return all;
   }
 
+  /// A sum and the inner product of 16 halves, or 32 bytes.
+  template <int kLeastExponent>
+  static float rounded(float sum, const double (&left)[16], const double (&right)[16]) {
+    return TensorCore::add(sum, left, right, kLeastExponent);
+  }
+  static std::int32_t exact(std::int32_t sum, const int (&left)[32], const int (&right)[32]) {
+    return std::inner_product(left, left + 32, right, sum);
+  }
+
   // kPack numbers to a register: a is [16, 8 * kPack], b [8 * kPack, 8].
-  template <int kPack, class Sum, class Number>
+  template <int kPack, class Sum, class Number, class Add>
   void multiply(const char* what, Sum (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                std::uint32_t b1, Caller site, const Number& number) const {
+                std::uint32_t b1, Caller site, const Number& number, const Add& add) const {
     constexpr int kDepth = 8 * kPack;
     const auto all = exchange(what, Registers{{a[0], a[1], a[2], a[3]}, {b0, b1}}, site);
     const auto part = [&](std::uint32_t word, int at) {
@@ -137,43 +149,19 @@ class FiberWarp {
     for (int at = 0; at < 4; ++at) {
       const int row = lane() / 4;
       const int column = 2 * (lane() % 4) + at % 2;
-      decltype(number(0U)) terms[kDepth + 1];
-      terms[kDepth] = static_cast<decltype(number(0U))>(sum[at]);
+      decltype(number(0U)) left[kDepth];
+      decltype(number(0U)) right[kDepth];
       for (int depth = 0; depth < kDepth; ++depth) {
         const int half_of_depth = depth / (4 * kPack);
         const int owner = depth / kPack % 4;
-        const Registers& left = all[static_cast<std::size_t>(4 * row + owner)];
-        const Registers& right = all[static_cast<std::size_t>(4 * column + owner)];
-        terms[depth] = part(left.a[2 * half_of_depth + at / 2], depth % kPack) *
-                       part(right.b[half_of_depth], depth % kPack);
+        left[depth] =
+            part(all[static_cast<std::size_t>(4 * row + owner)].a[2 * half_of_depth + at / 2],
+                 depth % kPack);
+        right[depth] =
+            part(all[static_cast<std::size_t>(4 * column + owner)].b[half_of_depth], depth % kPack);
       }
-      sum[at] = total_of(terms);
+      sum[at] = add(sum[at], left, right);
     }
-  }
-
-  template <std::size_t kCount>
-  static std::int32_t total_of(const int (&terms)[kCount]) {
-    return std::accumulate(terms, terms + kCount, 0);
-  }
-  /// As tensor cores add: exact products and the sum so far are cut off below the 24th bit of the
-  /// largest, towards zero, and so is what they come to. Ref: Fasi, Higham, Mikaitis, Pranesh,
-  /// Numerical behavior of NVIDIA tensor cores, PeerJ Computer Science 7:e330, 2021, who find more
-  /// bits from Turing on and fewer products to a sum: what passes here passes there.
-  template <std::size_t kCount>
-  static float total_of(const double (&terms)[kCount]) {
-    double largest = 0.0;
-    for (const double term : terms) {
-      if (!std::isfinite(term))
-        return static_cast<float>(std::accumulate(terms, terms + kCount, 0.0));
-      largest = std::max(largest, std::abs(term));
-    }
-    if (largest == 0.0) return 0.0F;
-    const int place = std::ilogb(largest) - 23;  // of the last bit that is kept
-    double total = 0.0;
-    for (const double term : terms) total += std::trunc(std::ldexp(term, -place));
-    // fewer than 2^29: exact so far
-    const int over = std::max(total == 0.0 ? 0 : std::ilogb(total) - 23, 0);
-    return static_cast<float>(std::ldexp(std::trunc(std::ldexp(total, -over)), over + place));
   }
 
   Fibers& fibers_;

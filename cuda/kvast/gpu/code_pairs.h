@@ -11,28 +11,42 @@ namespace kvast::gpu {
 /// Of a format:
 ///   pair(word, index)   a word's `index`-th pair of codes (fragments.h) as halves: each divided by
 ///                       unit(index % 2)
-///   unit(row)           of a fragment's rows 0 to 7, where `row` is 0, and 8 to 15
+///   unit(half)          of a fragment's rows 0 to 7, where `half` is 0, and 8 to 15
 ///   kZero               the code whose level is 0; a level is a code less this one
 ///   kCentre             the middle of the levels
 template <class Format>
 struct CodePairs;
 
-/// Bits at the end of a half that is otherwise zero are a subnormal number, as many times 2^-24 as
-/// the code says, and tensor cores take those as they take others: so codes need no exponent that
-/// would be a sum too much afterwards. The lowest bits of a half serve a pair of eight bits, or one
-/// of either row; the pairs above them are moved there.
+/// The last eleven bits of a half that is otherwise zero are a number, as many times 2^-24 as they
+/// say: a subnormal one, unless the first of them is set. So codes need no exponent, which would be
+/// a sum too much afterwards. Tensor cores multiply such numbers exactly, but add them as if they
+/// were as large as the smallest normal one: as many bits as a code has zeros above it, they cut
+/// off more of small products beside large ones (tests/simt/tensor_core.h has who measured it). So
+/// codes of few bits stand as high as one shift more per word gets them, where those of a
+/// fragment's upper rows have one place and those of its lower rows another. Codes of eight bits,
+/// of which most are large, stay low.
 template <int Bits>
 struct CodePairs<Int<Bits>> {
   static constexpr int kZero = Int<Bits>::kOffset;
   static constexpr float kCentre = Bits == 8 ? 0.0F : 0.5F * static_cast<float>((1 << Bits) - 1);
 
   KVAST_HD static std::uint32_t pair(std::uint32_t word, int index) {
-    constexpr int kInPlace = Bits == 8 ? 1 : 2;  // pairs that are not moved
-    const std::uint32_t moved = word >> (index / kInPlace * kInPlace * Bits);
-    return moved & twice(((1U << Bits) - 1U) << (index % kInPlace * Bits));
+    const int from = index * Bits;
+    const int to = place(index % 2);
+    const std::uint32_t moved = from < to ? word << (to - from) : word >> (from - to);
+    return moved & twice(((1U << Bits) - 1U) << to);
   }
-  KVAST_HD static constexpr float unit(int row) {
-    return Bits == 8 || row == 0 ? 0x1p24F : 0x1p24F / static_cast<float>(1 << Bits);
+  KVAST_HD static constexpr float unit(int half) {
+    return 0x1p24F / static_cast<float>(1 << place(half));
+  }
+
+ private:
+  /// Where a code's lowest bit stands. Of two bits pairs 3 and 4 stay where they are, and each
+  /// other shift but two serves two pairs; of four bits each shift does.
+  KVAST_HD static constexpr int place(int half) {
+    if constexpr (Bits == 2) return half == 0 ? 8 : 6;
+    if constexpr (Bits == 4) return half == 0 ? 3 : 7;
+    return 0;
   }
 };
 

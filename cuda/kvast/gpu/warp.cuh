@@ -34,9 +34,11 @@
 //                                    a[2] = a(row, pair + 8..)  a[3] = a(row + 8, pair + 8..)
 //                                    b0 = b(pair.., row)        b1 = b(pair + 8.., row)
 //                                    sum = (row, pair), (row, pair + 1), (row + 8, pair), and so on
-//                                  Products are exact, those of subnormal numbers too; the order
-//                                  and rounding of their sums is the hardware's, towards zero (so
-//                                  long sums of one sign drift): compare within a tolerance.
+//                                  Products are exact; the order and rounding of their sums is
+//                                  the hardware's, towards zero (so long sums of one sign drift):
+//                                  compare within a tolerance. Leading zeros of subnormal numbers
+//                                  are bits lost of these sums. tests/simt/tensor_core.h has what
+//                                  was measured, and by whom.
 //   multiply_s8(sum, a, b0, b1)    mma.sync.m16n8k32, int32 += int8 * int8, exact: as above with
 //                                  pair = 4 * (lane % 4), four neighbours to a register and + 16
 //                                  for + 8.
