@@ -66,12 +66,14 @@ TYPED_TEST(AttendCodes, RingsGoRound) {
 }
 
 TYPED_TEST(AttendCodes, ChunksOfQueries) {
-  const AttendCase one{.group = 3,
-                       .heads = 2,
-                       .head_dim = 64,
-                       .sequences = {{100, 20, 2}, {5, 5}, {97, 33, 2}, {161, 1, 4}},
-                       .dead = 0.1};
-  check<TypeParam, 64, 16>(one, "chunks");
+  AttendCase one{.group = 3,
+                 .heads = 2,
+                 .head_dim = 64,
+                 .sequences = {{100, 20, 2}, {5, 5}, {97, 33, 2}, {161, 1, 4}},
+                 .dead = 0.1};
+  check<TypeParam, 64, 16>(one, "chunks/64");
+  one.head_dim = 128;
+  check<TypeParam, 128, 16>(one, "chunks/128");
 }
 
 struct Channels {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the codes of a device block lie: this file alone knows. A lane of a warp that multiplies
 // codes by tensor cores (m16n8k16, warp.cuh) reads, 16 bytes at a time, exactly the codes of its
-// own part of each fragment, so that nothing is shuffled, and a word's codes come in pairs of
-// halves that one mask and one multiply-add make numbers of.
+// own part of each fragment, so that nothing is shuffled, and a word's codes come in pairs that
+// a shift, if any, and a mask make halves of (code_pairs.h).
 //
 // Keys are the fragments [16 tokens, 16 channels], values [16 channels, 16 tokens]: what the
 // product sums over is a fragment's width. A lane has four neighbours of that width:
