@@ -55,7 +55,7 @@ step_caps() {
     lines=$(wc -l <"$file")
     [ "$lines" -le 400 ] || echo "$file has $lines lines, at most 400 are allowed"
     case $file in
-      tests/compile_fail/*.cpp) ;;
+      tests/compile_fail/*.cpp | tests/compile_fail/*.cu) ;;
       *.h | *.cpp | *.cuh | *.cu)
         head -n 1 "$file" | grep -qx '// SPDX-License-Identifier: Apache-2.0' ||
           echo "$file: the first line must be // SPDX-License-Identifier: Apache-2.0"
