@@ -161,6 +161,37 @@ TEST(GpuLateReports, ChunksThatAreSealedLater) {
   }
 }
 
+/// A chunk that waits beside replays: they seal it, and what they may take was promised.
+TEST(GpuLateReports, ChunksBesideReplays) {
+  Decoder<Full, Kivi<4>> decoder({}, {.residual = 0});
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+  ASSERT_TRUE(decoder.cache.reserve(10));
+  const Device::Work work = decoder.capture(1);
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .more_of_prompt = true}));
+  Device::replay(work);
+  ASSERT_TRUE(decoder.cache.settle());
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(514));
+}
+
+/// A pass of one sequence leaves another one's unfinished prompt as it is.
+TEST(GpuLateReports, PromptsGoOnBesideSteps) {
+  Decoder<Full, Kivi<4>> decoder({}, {.residual = 0});
+  const std::vector<int> chunk{0, 512};
+  const std::vector<int> step{1, 0};
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = step}));
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = chunk, .more_of_prompt = true}));
+  ASSERT_TRUE(Device::wait({}));
+  const std::size_t before = *decoder.cache.bytes_in_use();
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = step}));
+  EXPECT_EQ(*decoder.cache.bytes_in_use(), before);  // nothing was sealed
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = chunk, .more_of_prompt = true}));
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = chunk, .last_of_prompt = true}));
+  for (int at = 0; at < 3; ++at) ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 100}));
+  EXPECT_LT(*decoder.cache.bytes_in_use(), 2 * before);
+  EXPECT_EQ(*decoder.cache.tokens(1, 0, 1), 3 * 512 + 300);
+  EXPECT_EQ(decoder.cache.counters().missing, 0);
+}
+
 /// Captured work that is given up has not been done: real tokens stay, and nothing is torn.
 TEST(GpuReplay, ACaptureThatIsGivenUpChangesNothing) {
   for (const bool attends : {false, true}) {
@@ -234,14 +265,15 @@ TEST(GpuReplay, LargerPassesLeaveACapturedOneItsMemory) {
 }
 
 /// A policy's saved weights have room for the lists there were at capture; beyond, it is told.
-TEST(GpuReplay, ListsThatGrewSinceACaptureAreTold) {
-  Decoder<H2O, Dense<half>> decoder({.heavy = 4000, .recent = 100});
-  ASSERT_NO_FATAL_FAILURE(decoder.pass({}, true));
+template <class Policy>
+void check_lists_that_grew(Policy policy, int tokens) {
+  Decoder<Policy, Dense<half>> decoder(policy);
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = tokens}, true));
   ASSERT_TRUE(decoder.cache.reserve(20));
-  const Device::Work work = decoder.capture(1, true);
+  const Device::Work work = decoder.capture(tokens, true);
   Device::replay(work);
   ASSERT_TRUE(decoder.cache.settle());
-  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(2));
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(2 * tokens));
   ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 520}, true));
   ASSERT_TRUE(decoder.cache.reserve(20));
   Device::replay(work);
@@ -250,6 +282,10 @@ TEST(GpuReplay, ListsThatGrewSinceACaptureAreTold) {
   ASSERT_TRUE(decoder.cache.clear());
   ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 3}, true));
   ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(3));
+}
+TEST(GpuReplay, ListsThatGrewSinceACaptureAreTold) {
+  check_lists_that_grew(H2O{.heavy = 4000, .recent = 100}, 1);
+  check_lists_that_grew(H2O{.heavy = 4000, .recent = 100}, 2);
 }
 
 /// A budgeted policy evicts in replays as in steps.

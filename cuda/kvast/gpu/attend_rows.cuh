@@ -63,8 +63,9 @@ struct AttendCall {
   Partials partials{};
   SavedLogits saved{};
   int group = 1;
-  int tiles = 1;       ///< of the rows of the head that has most
-  int dense_cost = 1;  ///< SplitRules::dense_cost
+  int tiles = 1;        ///< of the rows of the head that has most
+  int dense_cost = 1;   ///< SplitRules::dense_cost
+  int most_blocks = 0;  ///< Plan::most_blocks
 
   KVAST_HD int query_heads() const { return layer.head_count * group; }
   /// Of a row whose weights, relative to `maximum`, have this sum: what makes them shares of 1.

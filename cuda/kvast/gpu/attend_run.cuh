@@ -132,7 +132,7 @@ class AttendRunner {
     const Plan plan{.layer = call.layer,
                     .plan = call.plan,
                     .rules = split.rules,
-                    .most_blocks = call.saved.below != nullptr ? call.saved.blocks : 0};
+                    .most_blocks = call.most_blocks};
     Status status = DeviceType::launch(plan, {1, Plan::kSharedBytes}, stream);
     status.then([&] {
       return DeviceType::launch(Kernel{call}, {workers, one.shared_bytes}, stream);

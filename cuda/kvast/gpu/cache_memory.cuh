@@ -173,10 +173,10 @@ class CacheMemory {
     });
     status.then([&] { return DeviceType::wait(stream); });
     if (!status) return status;
-    lengths_ = next_counts_;
     latest_ = *tables_.report;  // nothing is under way
     tables_.report->check = latest_.sum();
-    reserves_.settle(lengths_, latest_.step);
+    reserves_.settle(lengths_, next_counts_, latest_.step);
+    lengths_ = next_counts_;
     return {};
   }
 
@@ -238,13 +238,12 @@ class CacheMemory {
     check(sequence, 0, 0, caller);
     require(!open_ && !torn_, caller, "clear: a pass is open, or the cache is torn: clear it all");
     if (!exists()) return {};
-    for (int layer = 0; layer < layers(); ++layer) {
-      if (Status status = give(layer, sequence, view(layer).head_count); !status) {
-        torn_ = true;
-        return status;
-      }
-    }
-    return forget(sequence, 1);
+    Status status;
+    for (int layer = 0; layer < layers(); ++layer)
+      status.then([&] { return give(layer, sequence, view(layer).head_count); });
+    status.then([&] { return forget(sequence, 1); });
+    torn_ = !status;
+    return status;
   }
   Status clear() {
     if (exists()) {

@@ -28,7 +28,9 @@ struct ChooseSealed {
     if (place.table(block) >= layer.tables()) return;
     Shared& shared = *reinterpret_cast<Shared*>(block.shared());
     Head& head = layer.head(place.table(block));
-    const bool codes = layer.coded_keys.list != nullptr;
+    // a sequence that has no part in the pass may be in the middle of a prompt
+    const bool codes = layer.coded_keys.list != nullptr &&
+                       layer.rows[place.table(block) / layer.head_count].count > 0;
     const int blocks =
         codes ? most_of(waiting(block, layer, head, shared) - layer.residual, 0) / kBlockTokens : 0;
     if (block.thread() == 0) sealed[block.index()] = blocks;

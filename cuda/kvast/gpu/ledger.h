@@ -50,20 +50,16 @@ class Ledger {
       sequences_[at] = after(sequences_[at], counts(at), seals);
   }
   /// Sequences have come to lengths(at), the host does not know how: what came may wait, or be
-  /// sealed. Returns the most tokens that one of them got.
+  /// sealed.
   template <class Lengths>
-  int jump(const Lengths& lengths) {
-    int most = 0;
+  void jump(const Lengths& lengths) {
     for (std::size_t at = 0; at < sequences_.size(); ++at) {
       Sequence& sequence = sequences_[at];
       const int more = lengths(at) - static_cast<int>(sequence.length);
-      if (more == 0) continue;
-      most = std::max(most, more);
       const std::int64_t coded = after(sequence, more, true).coded;
       sequence = after(sequence, more, false);
       sequence.coded = coded;
     }
-    return most;
   }
   void forget(int sequence) { sequences_[static_cast<std::size_t>(sequence)] = {}; }
 
@@ -77,7 +73,7 @@ class Ledger {
   Sequence after(Sequence sequence, int count, bool seals) const {
     sequence.waiting += count;
     sequence.length += count;
-    if (!habit_.coded || !seals) return sequence;
+    if (!habit_.coded || !seals || count == 0) return sequence;  // see ChooseSealed
     const std::int64_t kept = std::min<std::int64_t>(habit_.first_coded, sequence.length);
     const std::int64_t open = sequence.waiting - kept - habit_.residual;
     if (!habit_.evicts) {

@@ -50,6 +50,7 @@ class ObserveMemory {
   /// Makes attend keep what show() needs; a pass of one query per sequence keeps its softmax.
   void fill_in(AttendCall& call, int most_rows) const {
     if (call.options.log_sum_exp == nullptr) call.options.log_sum_exp = log_sum_exp_;
+    call.most_blocks = layout_.blocks;
     if (most_rows > 1) return;
     call.saved = saved_;
     call.saved.members = members_of(call.group);

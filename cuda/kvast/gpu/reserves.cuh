@@ -16,7 +16,8 @@ namespace kvast::gpu {
 template <class DeviceType>
 class Reserves {
  public:
-  Reserves(Pool<DeviceType>& pool, int sequences) : pool_(pool), sequences_(sequences) {}
+  Reserves(Pool<DeviceType>& pool, int sequences)
+      : pool_(pool), sequences_(sequences), unsealed_(static_cast<std::size_t>(sequences)) {}
   Reserves(const Reserves&) = delete;
   Reserves& operator=(const Reserves&) = delete;
   /// The blocks are lost: what was promised for them stays promised, until the pool ends.
@@ -89,11 +90,12 @@ class Reserves {
     for (Ledger& ledger : ledgers_)
       ledger.advance([&](std::size_t at) { return counts[at]; }, seals);
     const int most = *std::max_element(counts.begin(), counts.end());
-    unsealed_ = seals ? 0 : unsealed_ + most;
-    sent_.add(most, unsealed_);
+    for (std::size_t at = 0; at < counts.size(); ++at)
+      unsealed_[at] = seals && counts[at] > 0 ? 0 : unsealed_[at] + counts[at];
+    sent_.add(most, unsealed());
   }
   /// Tokens of one sequence that came since the last pass that sealed.
-  int unsealed() const { return unsealed_; }
+  int unsealed() const { return *std::max_element(unsealed_.begin(), unsealed_.end()); }
   /// No head can have more blocks than its cache.
   std::int64_t most_blocks() const {
     std::int64_t most = 0;
@@ -103,13 +105,14 @@ class Reserves {
   }
   void forget(int sequence) {
     for (Ledger& ledger : ledgers_) ledger.forget(sequence);
+    unsealed_[static_cast<std::size_t>(sequence)] = 0;
   }
-  /// Replays have brought the sequences to `lengths`; the device's last step was `step`.
-  void settle(const std::vector<int>& lengths, int step) {
-    int most = 0;
-    for (Ledger& ledger : ledgers_) most = ledger.jump([&](std::size_t at) { return lengths[at]; });
-    unsealed_ += most;
-    sent_.begin(unsealed_);
+  /// Replays have brought the sequences from `before` to `lengths`; the device's last step was
+  /// `step`.
+  void settle(const std::vector<int>& before, const std::vector<int>& lengths, int step) {
+    for (Ledger& ledger : ledgers_) ledger.jump([&](std::size_t at) { return lengths[at]; });
+    for (std::size_t at = 0; at < lengths.size(); ++at) unsealed_[at] += lengths[at] - before[at];
+    sent_.begin(unsealed());
     report_from_ = step;
     replayed_ = 0;
   }
@@ -155,8 +158,9 @@ class Reserves {
     growth_.assign(local_.size(), 0);
     for (std::size_t layer = 0; layer < sizes_.size(); ++layer) {
       const Sizes& sizes = sizes_[layer];
-      const Bound bound =
-          ledgers_[layer].during([&](std::size_t at) { return counts[at] + replayed_; }, seals);
+      // replays seal, and what this pass brings with it
+      const Bound bound = ledgers_[layer].during(
+          [&](std::size_t at) { return counts[at] + replayed_; }, seals || replayed_ > 0);
       // what waited at the report may be sealed by now as well
       const std::int64_t sealable = since + (habits_[layer].residual + waited) / kBlockTokens + 2;
       const auto add = [&](int at, std::int64_t blocks, std::int64_t more) {
@@ -196,7 +200,7 @@ class Reserves {
   Sent sent_;
   int report_from_ = 0;  // the device's step when sent_ began
   int replayed_ = 0;
-  int unsealed_ = 0;
+  std::vector<int> unsealed_;  // [sequences]
 };
 
 }  // namespace kvast::gpu

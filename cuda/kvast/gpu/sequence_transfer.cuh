@@ -31,16 +31,21 @@ class SequenceTransfer {
     const std::vector<int> nothing(memory_.lengths_.size(), 0);
     if (Status status = memory_.provide(nothing, true); !status) return status;
     if (Status status = promise(image); !status) return status;
+    const Passage passage(memory_.pool_, image);
+    if (!passage.status) return passage.status;
     Status status;
     for (std::size_t layer = 0; layer < image.layers.size(); ++layer)
-      status.then([&] { return move(static_cast<int>(layer), image.layers[layer], true); });
+      status.then(
+          [&] { return move(static_cast<int>(layer), image.layers[layer], passage, true); });
     const auto set = [&](int* array, int& value) {
       status.then(
           [&] { return DeviceType::copy(array + sequence_, &value, sizeof value, stream()); });
     };
     set(memory_.tables_.lengths, image.length);
     set(memory_.tables_.prompt_ends, image.prompt_end);
+    const int replays = memory_.reserves_.replayed();  // they are still to come
     status.then([&] { return memory_.settle(); });
+    memory_.reserves_.expect_replays(replays);
     memory_.torn_ = memory_.torn_ || !status;
     return status;
   }
@@ -54,7 +59,14 @@ class SequenceTransfer {
     for (int layer = 0; layer < memory_.layers(); ++layer) {
       SequenceImage::Layer& to = image.layers[static_cast<std::size_t>(layer)];
       status.then([&] { return read_heads(layer, to); });
-      status.then([&] { return move(layer, to, false); });
+    }
+    if (!status) return status;
+    const Passage passage(memory_.pool_, image);
+    if (!passage.status) return passage.status;
+    for (int layer = 0; layer < memory_.layers(); ++layer) {
+      status.then([&] {
+        return move(layer, image.layers[static_cast<std::size_t>(layer)], passage, false);
+      });
     }
     return status;
   }
@@ -109,20 +121,39 @@ class SequenceTransfer {
     return {};
   }
 
-  /// Between the image's memory and a head's blocks, by way of the device's.
-  Status move(int layer, SequenceImage::Layer& image, bool loads) const {
+  /// Memory of the device for the largest layer of an image.
+  struct Passage {
+    Passage(Pool<DeviceType>& all, const SequenceImage& image) : pool(all) {
+      std::size_t bytes = 1;
+      for (const SequenceImage::Layer& layer : image.layers)
+        bytes = std::max(bytes, heads_bytes(layer) + layer.bytes.size());
+      void* got = nullptr;
+      status.then([&] { return pool.allocate(got, bytes); });
+      memory = static_cast<std::byte*>(got);
+    }
+    Passage(const Passage&) = delete;
+    Passage& operator=(const Passage&) = delete;
+    ~Passage() {
+      if (memory != nullptr) pool.release(memory);
+    }
+    static std::size_t heads_bytes(const SequenceImage::Layer& layer) {
+      return (layer.heads.size() * sizeof(HeadImage) + 63) / 64 * 64;
+    }
+
+    Pool<DeviceType>& pool;
+    std::byte* memory = nullptr;
+    Status status;
+  };
+
+  /// Between the image's memory and heads' blocks, by way of the device's.
+  Status move(int layer, SequenceImage::Layer& image, const Passage& passage, bool loads) const {
     const LayerView& view = memory_.view(layer);
-    const std::size_t heads = image.heads.size() * sizeof(HeadImage);
-    const std::size_t at_bytes = (heads + 63) / 64 * 64;
-    void* scratch = nullptr;
-    if (Status status = memory_.pool_.allocate(scratch, at_bytes + image.bytes.size()); !status)
-      return status;
-    auto* base = static_cast<std::byte*>(scratch);
-    Status status = DeviceType::copy(base, image.heads.data(), heads, stream());
+    Status status = DeviceType::copy(passage.memory, image.heads.data(),
+                                     image.heads.size() * sizeof(HeadImage), stream());
     const MoveImage kernel{.layer = view,
                            .sequence = sequence_,
-                           .heads = reinterpret_cast<const HeadImage*>(base),
-                           .image = base + at_bytes,
+                           .heads = reinterpret_cast<const HeadImage*>(passage.memory),
+                           .image = passage.memory + Passage::heads_bytes(image),
                            .loads = loads};
     const auto copy = [&](void* to, const void* from) {
       if (image.bytes.empty()) return Status{};
@@ -134,7 +165,6 @@ class SequenceTransfer {
     });
     if (!loads) status.then([&] { return copy(image.bytes.data(), kernel.image); });
     status.then([&] { return DeviceType::wait(stream()); });
-    memory_.pool_.release(scratch);
     return status;
   }
 
