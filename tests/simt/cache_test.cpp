@@ -83,7 +83,8 @@ class Twins {
         for (Head& head : heads_[sequence][layer]) {
           head.evict(
               [&](int position) { return keeps(policy_, position, lengths_[sequence] - 1); });
-          if (format.coded && !more_of_prompt) head.seal(format.residual, format.first_coded);
+          if (format.coded && !more_of_prompt && counts[sequence] > 0)
+            head.seal(format.residual, format.first_coded);
         }
       }
     }
