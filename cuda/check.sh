@@ -65,7 +65,7 @@ cmake --build build/gpu -j "$jobs" --target test_gpu bench-gpu
 # Small cases that launch every kernel: a sanitizer makes them 10 to 100 times as slow.
 small='Append.*:Plan.*:Pool.*:Gather.*:Quantize.*:*/Quantize.*:Rotate.*:Fragments.*:GpuAttend.*'
 small="$small:Attend.NothingToSee*:Attend.DeadTokens*:Attend.Windows*:Attend.CompactedPositions*"
-small="$small:AttendCodesOptions.Windows*:Weights.OfAStep*:Weights.OfManyQueries*:Weights.BehindASliding*"
+small="$small:AttendCodesOptions.Windows*:AttendCodesWidths/*:Weights.OfAStep*:Weights.OfManyQueries*:Weights.BehindASliding*"
 small="$small:GpuSelect.*:GpuAllocate.*:GpuPoolRanks.*:GpuShareRanks.*:GpuRepack.FourBits*:GpuPolicies.WithoutAttention"
 small="$small:GpuPolicies.Scissorhands:GpuConvert.*:GpuCache.ADropped*:GpuCache.OldHeads*:GpuCache.StreamingLLM*:GpuCache.Settling*:GpuCacheFailure.*"
 

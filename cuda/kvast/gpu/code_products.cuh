@@ -12,7 +12,10 @@
 // weighs as much as they are apart; it is the sum of q * scale, which tensor cores have exactly in
 // the rows of their fragment that minima leave free, less the sum of what it was rounded to. Levels
 // of eight bits have no centre that is known: there it is multiplied by them, and the sum of
-// q * scale is what codes are too large by.
+// q * scale is what codes are too large by. What it takes from w * scale is alike wherever tokens
+// share their weight and scale, so that it would grow with their number, and a sum of values around
+// zero with the root of it only. So levels of few bits count from their centre there as well: what
+// a group adds is w * (minimum + scale * centre). Then no sum grows with every token either.
 #pragma once
 
 #include "kvast/gpu/attend_products.cuh"
@@ -115,7 +118,7 @@ class CodeProducts {
       warp.load_matrices_turned(loaded, scratch + tile * kPanelBytes + panel_row(row_given(lane)));
       for (int at = 0; at < 4; ++at) weight[tile][at / 2].pairs[at % 2] = loaded[at];
     }
-    if constexpr (ValueTile::kPlanes == 2) add_minima(warp, values, weight, sums);
+    if constexpr (ValueTile::kPlanes == 2) add_centres(warp, values, weight, sums);
     constexpr int kOfChunk = ValueTile::kChannelsOfChunk / kFragment;
     Chunk chunk{};
     for (int group = 0; group < kDim / kBlockTokens; ++group) {
@@ -131,12 +134,14 @@ class CodeProducts {
           }
         }
       }
+      float centres[kTiles][4];
+      for (int tile = 0; tile < kTiles; ++tile) subtract_centres(warp, scaled[tile], centres[tile]);
       for (int side = 2 * group; side < 2 * group + 2; ++side) {
         if (side % kOfChunk == 0) chunk = ValueTile::chunk(values, lane, side / kOfChunk);
         std::uint32_t value[2][4];
         ValueTile::fragments(chunk, side % kOfChunk, value);
         for (int tile = 0; tile < kTiles; ++tile)
-          add_side(warp, value, scaled[tile], sums[tile] + side * 4);
+          add_side(warp, value, scaled[tile], centres[tile], sums[tile] + side * 4);
       }
     }
   }
@@ -216,14 +221,33 @@ class CodeProducts {
     multiply(warp, sum, {first.pairs[0], last.pairs[0], first.pairs[1], last.pairs[1]}, b);
   }
 
-  /// What sixteen channels of a block come to. Levels that none of is negative make sums that grow
-  /// with every token, until the minima are added at the end; tensor cores round towards zero, so
-  /// their sum is a block's alone.
+  /// What all levels of a group's channels would come to were they in the centre, negative: sums of
+  /// levels of few bits begin with it.
+  template <class Warp>
+  KVAST_HD static void subtract_centres(const Warp& warp, const FourHalves (&scaled)[2],
+                                        float (&centres)[4]) {
+    for (float& sum : centres) sum = 0.0F;
+    if constexpr (ValueTile::kPlanes == 2) {
+      constexpr std::uint32_t kFirst = minus_centre(0);
+      constexpr std::uint32_t kLast = minus_centre(1);
+      for (int step = 0; step < 2; ++step)
+        multiply(warp, centres, {kFirst, kLast, kFirst, kLast}, scaled[step]);
+    }
+  }
+  /// In units of a fragment's rows: a subnormal half, as codes are.
+  KVAST_HD static constexpr std::uint32_t minus_centre(int half) {
+    const float parts = ValuePairs::kCentre / ValuePairs::unit(half) * 0x1p24F;
+    return twice(0x8000U | static_cast<std::uint32_t>(parts));
+  }
+
+  /// What sixteen channels of a block come to. Tensor cores round towards zero, so that what they
+  /// cut off from a sum that grows would add up: theirs is a block's alone.
   template <class Warp>
   KVAST_HD static void add_side(const Warp& warp, const std::uint32_t (&value)[2][4],
-                                const FourHalves (&scaled)[2], float* sums) {
+                                const FourHalves (&scaled)[2], const float (&centres)[4],
+                                float* sums) {
     if constexpr (ValueTile::kPlanes == 2) {
-      float of_block[4] = {};
+      float of_block[4] = {centres[0], centres[1], centres[2], centres[3]};
       for (int step = 0; step < 2; ++step) multiply(warp, of_block, value[step], scaled[step]);
       for (int at = 0; at < 4; ++at) sums[at] += of_block[at];
     } else {
@@ -252,24 +276,27 @@ class CodeProducts {
     warp.sync();
   }
 
-  /// A fragment whose rows are groups of channels.
+  /// What a level in the centre is worth, by groups. A fragment whose first eight rows are their
+  /// minima, and its last eight their scales: neither is rounded.
   template <class Warp>
-  KVAST_HD static void add_minima(const Warp& warp, const std::byte* values,
-                                  const FourHalves (&weight)[kTiles][2],
-                                  float (&sums)[kTiles][kSums]) {
+  KVAST_HD static void add_centres(const Warp& warp, const std::byte* values,
+                                   const FourHalves (&weight)[kTiles][2],
+                                   float (&sums)[kTiles][kSums]) {
     static_assert(kDim <= 8 * kBlockTokens);
-    const int lane = warp.lane();
+    const int group = warp.lane() / 4;
     for (int tile = 0; tile < kTiles; ++tile) {
       float sum[4] = {};
       for (int step = 0; step < 2; ++step) {
-        FourHalves minima{};
-        if (lane / 4 < kDim / kBlockTokens)
-          minima = ValueTile::metadata(values, 1, group_of(lane, lane / 4, step));
-        const std::uint32_t rows[4] = {minima.pairs[0], 0U, minima.pairs[1], 0U};
-        warp.multiply_f16(sum, rows, weight[tile][step].pairs[0], weight[tile][step].pairs[1]);
+        FourHalves scale{};
+        FourHalves minimum{};
+        if (group < kDim / kBlockTokens) {
+          scale = ValueTile::metadata(values, 0, group_of(warp.lane(), group, step));
+          minimum = ValueTile::metadata(values, 1, group_of(warp.lane(), group, step));
+        }
+        multiply_rows(warp, sum, minimum, scale, weight[tile][step]);
       }
-      sums[tile][kDim / 4] += sum[0];
-      sums[tile][kDim / 4 + 1] += sum[1];
+      for (int row = 0; row < 2; ++row)
+        sums[tile][kDim / 4 + row] += sum[row] + sum[2 + row] * ValuePairs::kCentre;
     }
   }
 
