@@ -50,6 +50,16 @@ TEST(GpuPolicies, Scissorhands) {
   check_history(Scissorhands{.tokens_kept = 60, .recent = 5, .window = 30, .when = When::full(20)},
                 150);
 }
+/// A prompt that ends is one sequence's affair.
+TEST(GpuPolicies, PromptsEndOneByOne) {
+  test::begin_schedule(test::kSchedules[0]);
+  test::Twins<StreamingLLM, Dense<half>> twins(
+      kShapes, {.sinks = 4, .recent = 16, .when = When::prompt()}, {});
+  ASSERT_NO_FATAL_FAILURE(twins.pass({40, 0}, true));
+  for (int step = 0; step < 20; ++step) ASSERT_NO_FATAL_FAILURE(twins.pass({1, 0}, false));
+  ASSERT_NO_FATAL_FAILURE(twins.pass({0, 40}, true));
+  ASSERT_NO_FATAL_FAILURE(twins.compare());
+}
 TEST(GpuPolicies, WithoutAttention) {
   check_history(L2Norm{.tokens_kept = 50, .recent = 5, .skip = {}}, 100);
   check_history(Random{.tokens_kept = 50, .recent = 5}, 100);

@@ -15,7 +15,7 @@
 // q * scale is what codes are too large by. What it takes from w * scale is alike wherever tokens
 // share their weight and scale, so that it would grow with their number, and a sum of values around
 // zero with the root of it only. So levels of few bits count from their centre there as well: what
-// a group adds is w * (minimum + scale * centre). Then no sum grows with every token either.
+// a group adds is w * (minimum + scale * centre). Then no sum grows with every token alike.
 #pragma once
 
 #include "kvast/gpu/attend_products.cuh"

@@ -40,6 +40,7 @@ struct Drop {
     const LayerView& layer = place.layer(block);
     const int table = place.table(block);
     if (table >= layer.tables()) return;
+    if (layer.rows[table / layer.head_count].count == 0) return;  // it has no part in the pass
     Head& head = layer.head(table);
     const int newest = layer.newest(table / layer.head_count);
     const auto warp = block.warp();
