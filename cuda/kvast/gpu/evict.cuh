@@ -49,9 +49,7 @@ struct Drop {
       kvast::Block& one = head.block(index);
       const bool live = (one.live >> slot & 1U) != 0;
       const bool drops =
-          live && rank_key(policy.rank(token_at(layer.layout, one, slot, newest, layer.layer,
-                                                table % layer.head_count),
-                                       {})) == kDropKey;
+          live && rank_key(policy.rank(layer.token(one, table, slot, newest), {})) == kDropKey;
       const std::uint32_t dropped = warp.ballot(drops);
       if (slot != 0 || dropped == 0) continue;
       one.live &= ~dropped;

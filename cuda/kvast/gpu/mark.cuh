@@ -26,7 +26,9 @@ struct Mark {
     Shared& shared = *reinterpret_cast<Shared*>(block.shared());
     const Head head = layer.head(table);
     const int lane = block.warp().lane();
-    write_frequencies(block, head, table);
+    fill_ranks(block, layer, table, [&](const Token& token, kvast::Block& one, int slot) {
+      return policy.frequency(token, state_at<Policy>(layer.layout, one, slot));
+    });
     // each warp comes back to the blocks whose frequencies it wrote
     const Tally tally =
         survey(block, layer, head, shared.tallies, [](int, std::uint32_t) { /* counted */ });
@@ -46,21 +48,6 @@ struct Mark {
       if (counts && !threshold.exceeds(standing, head, index, lane))
         policy.mark(state_at<Policy>(layer.layout, head.block(index), lane));
     });
-  }
-
- private:
-  template <class Block>
-  KVAST_HD void write_frequencies(const Block& block, const Head& head, int table) const {
-    const int newest = layer.newest(table / layer.head_count);
-    const int slot = block.warp().lane();
-    for (int index = block.warp_index(); index < head.blocks(); index += block.warps()) {
-      kvast::Block& one = head.block(index);
-      if ((one.live >> slot & 1U) == 0) continue;
-      const Token token =
-          token_at(layer.layout, one, slot, newest, layer.layer, table % layer.head_count);
-      layer.ranks_of(one)[slot] =
-          policy.frequency(token, state_at<Policy>(layer.layout, one, slot));
-    }
   }
 };
 

@@ -49,9 +49,8 @@ struct ProfileBlocks {
   KVAST_HD void operator()(Gathered& profile, kvast::Block& block, int table, int, int, int slot,
                            bool sees, const Attention& seen) const {
     if (!sees) return;
-    const Token token =
-        token_at(layer.layout, block, slot, seen.step, layer.layer, table % layer.head_count);
-    policy.profile(profile, token, state_at<Policy>(layer.layout, block, slot), seen);
+    policy.profile(profile, layer.token(block, table, slot, seen.step),
+                   state_at<Policy>(layer.layout, block, slot), seen);
   }
   template <class Warp>
   KVAST_HD void finish(const Warp& warp, const Gathered& profile, int table, int index) const {

@@ -55,31 +55,17 @@ struct Rank {
       const typename Policy::Choice choice =
           before.chose ? choices.at(layer, table) : typename Policy::Choice{};
       if (block.thread() == 0) turn.room = policy.room(choice, newest + 1);
-      rank_all(block, layer, table, [&](const Token& token, const typename Policy::State& state) {
-        return policy.rank(token, state, choice);
+      fill_ranks(block, layer, table, [&](const Token& token, kvast::Block& one, int slot) {
+        return policy.rank(token, state_at<Policy>(layer.layout, one, slot), choice);
       });
     } else {
-      rank_all(block, layer, table, [&](const Token& token, const typename Policy::State& state) {
-        return policy.rank(token, state);
+      fill_ranks(block, layer, table, [&](const Token& token, kvast::Block& one, int slot) {
+        return policy.rank(token, state_at<Policy>(layer.layout, one, slot));
       });
     }
   }
 
  private:
-  template <class Block, class RankOne>
-  KVAST_HD void rank_all(const Block& block, const LayerView& layer, int table,
-                         const RankOne& rank_one) const {
-    const int newest = layer.newest(table / layer.head_count);
-    const Head& head = layer.head(table);
-    const int slot = block.warp().lane();
-    for (int index = block.warp_index(); index < head.blocks(); index += block.warps()) {
-      kvast::Block& one = head.block(index);
-      if ((one.live >> slot & 1U) == 0) continue;
-      const Token token =
-          token_at(layer.layout, one, slot, newest, layer.layer, table % layer.head_count);
-      layer.ranks_of(one)[slot] = rank_one(token, state_at<Policy>(layer.layout, one, slot));
-    }
-  }
   KVAST_HD Action due(const LayerView& layer, int sequence, int since) const {
     When when{};
     if constexpr (requires { policy.when; }) when = policy.when;

@@ -66,6 +66,10 @@ struct LayerView {
   KVAST_HD float* ranks_of(kvast::Block& block) const {
     return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(&block) + ranks_at);
   }
+  /// The token in a slot of a head's block, as policies see it.
+  KVAST_HD Token token(kvast::Block& block, int table, int slot, int newest_position) const {
+    return token_at(layout, block, slot, newest_position, layer, table % head_count);
+  }
   /// Position of the last token once the pass is over; -1 for none.
   KVAST_HD int newest(int sequence) const { return lengths[sequence] + rows[sequence].count - 1; }
   /// Tokens that a new query sees are those at positions up to its own.
@@ -168,6 +172,21 @@ KVAST_HD int thin_out(const Block& block, BlockList& list, int* shared, const St
   }
   block.sync();
   return kept;
+}
+
+/// Fills a head's ranks: rank_one(token, block, slot) for every live token. Every thread takes
+/// part.
+template <class Block, class RankOne>
+KVAST_HD void fill_ranks(const Block& block, const LayerView& layer, int table,
+                         const RankOne& rank_one) {
+  const int newest = layer.newest(table / layer.head_count);
+  const Head& head = layer.head(table);
+  const int slot = block.warp().lane();
+  for (int index = block.warp_index(); index < head.blocks(); index += block.warps()) {
+    kvast::Block& one = head.block(index);
+    if ((one.live >> slot & 1U) == 0) continue;
+    layer.ranks_of(one)[slot] = rank_one(layer.token(one, table, slot, newest), one, slot);
+  }
 }
 
 /// Gives every (layer, sequence, head) larger arrays of block pointers, or its first ones. Their

@@ -28,8 +28,7 @@ struct WeighTokens {
 
   KVAST_HD float operator()(kvast::Block& block, int table, int slot, const Attention& seen) const {
     const int newest = layer.newest(table / layer.head_count);
-    return policy.weigh(
-        token_at(layer.layout, block, slot, newest, layer.layer, table % layer.head_count), seen);
+    return policy.weigh(layer.token(block, table, slot, newest), seen);
   }
 };
 
