@@ -25,7 +25,6 @@ class Decoder {
 
   explicit Decoder(Policy policy = {}, S storage = {})
       : cache(kShape, policy, {storage}, pool_, {.sequences = kSequences}) {}
-  ~Decoder() { (void)Device::wait({}); }
 
   void pass(const gpu::PassOptions& options, bool attends = false) {
     auto pass = cache.begin(options);
@@ -61,12 +60,20 @@ class Decoder {
   }
 
  private:
+  struct Waits {
+    ~Waits() { (void)Device::wait({}); }
+  };
+
+  Waits for_releases_;
   std::vector<float> numbers_ = std::vector<float>(kSequences * 520 * 4 * 64, 0.5F);
   std::vector<float> output_ = std::vector<float>(kSequences * 520 * 4 * 64);
   gpu::Pool<Device> pool_{{.slab_bytes = 4096}};
 
  public:
   Cache cache;
+
+ private:
+  Waits for_passes_;  // they read the numbers
 };
 
 TEST(GpuReplay, ReservesAddUpUntilTheyAreSettled) {

@@ -19,14 +19,17 @@ struct Schedule {
   Landing landing = Landing::when_waited_for;
 };
 
+inline constexpr Schedule kForward{Order::forward, 0, Landing::when_waited_for};
+inline constexpr Schedule kReverse{Order::reverse, 0, Landing::at_once};
+inline constexpr Schedule kRandom{Order::random, 1, Landing::either};
+
 /// What a kernel is run in, to demand equal bits. Under sanitizers, which look for something else
 /// and take several times as long, one order is enough.
 inline constexpr Schedule kSchedules[] = {
 #if !defined(__SANITIZE_ADDRESS__)
-    {Order::forward, 0, Landing::when_waited_for},
-    {Order::reverse, 0, Landing::at_once},
+    kForward, kReverse,
 #endif
-    {Order::random, 1, Landing::either}};
+    kRandom};
 
 /// The fibers of this process; their stacks are kept from run to run.
 inline Fibers& shared_fibers() {

@@ -185,7 +185,7 @@ TEST(Simt, CopiesArriveWhenTheyWereWaitedFor) {
              {.shared_bytes = 256});
 }
 
-/// A copy over what other lanes still read: the orders of kSchedules do not agree about it.
+/// A copy over what other lanes still read: the orders do not agree about it.
 TEST(Simt, CopiesMayLandBeforeTheyAreWaitedFor) {
   std::vector<float> source(32, 7.0F);
   const float* from = source.data();
@@ -204,9 +204,9 @@ TEST(Simt, CopiesMayLandBeforeTheyAreWaitedFor) {
                {.shared_bytes = 128}, schedule);
     return results;
   };
-  EXPECT_EQ(read(kSchedules[0]), std::vector<float>(32, 1.0F));
-  EXPECT_NE(read(kSchedules[1]), read(kSchedules[0]));
-  EXPECT_NE(read(kSchedules[2]), read(kSchedules[0]));
+  EXPECT_EQ(read(kForward), std::vector<float>(32, 1.0F));
+  EXPECT_NE(read(kReverse), read(kForward));
+  EXPECT_NE(read(kRandom), read(kForward));
 }
 
 TEST(Simt, AtomicsCount) {
