@@ -50,6 +50,7 @@ class Decoder {
     const auto drawn = test::Random(static_cast<std::uint64_t>(seed)).normals(numbers_.size() / 8);
     std::copy(drawn.begin(), drawn.end(), numbers_.begin());
   }
+  const gpu::Pool<Device>& pool() const { return pool_; }
   void expect_tokens(int tokens) {
     for (int sequence = 0; sequence < kSequences; ++sequence) {
       for (int head = 0; head < kShape.heads; ++head)
@@ -88,6 +89,56 @@ TEST(GpuReplay, ReservesAddUpUntilTheyAreSettled) {
   ASSERT_TRUE(decoder.cache.settle());
   EXPECT_EQ(decoder.cache.length(0), 301);
   ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(301));
+}
+
+/// Rounds of replays take from the pool what they need, not what could have come.
+template <class Policy, class S>
+void check_rounds(Policy policy, S storage, bool settles) {
+  constexpr bool kAttends = Policy::needs.attention;
+  constexpr int kRounds = 12;
+  Decoder<Policy, S> decoder(policy, storage);
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 100, .last_of_prompt = true}, kAttends));
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}, kAttends));
+  ASSERT_TRUE(Device::wait({}));
+  for (int round = 0; round < kRounds; ++round) {
+    ASSERT_TRUE(decoder.cache.reserve(20));
+    const Device::Work work = decoder.capture(1, kAttends);
+    for (int at = 0; at < 20; ++at) Device::replay(work);
+    ASSERT_TRUE(settles ? decoder.cache.settle() : Device::wait({}));
+  }
+  ASSERT_TRUE(decoder.cache.settle());
+  EXPECT_EQ(decoder.cache.length(0), 101 + 20 * kRounds);
+  EXPECT_EQ(decoder.cache.counters().missing, 0);
+  const std::size_t used = *decoder.cache.bytes_in_use();
+  EXPECT_LE(decoder.pool().bytes_held(), 2 * used) << used << " bytes are in use";
+}
+TEST(GpuReplay, RoundsPromiseWhatTheyNeed) {
+  for (const bool settles : {true, false}) {
+    check_rounds(Full{}, Kivi<4>{.residual = 32}, settles);
+    check_rounds(Full{}, Dense<half>{}, settles);
+    check_rounds(H2O{.heavy = 20, .recent = 20}, Dense<half>{}, settles);
+    check_rounds(H2O{.heavy = 20, .recent = 20}, Kivi<4>{.residual = 32}, settles);
+  }
+}
+
+/// What was reserved before clear() is not asked for after it.
+TEST(GpuReplay, ClearForgetsReserves) {
+  Decoder<Full, Dense<half>> decoder;
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+  ASSERT_TRUE(decoder.cache.reserve(20));
+  const Device::Work work = decoder.capture(1);
+  for (int at = 0; at < 15; ++at) Device::replay(work);
+  ASSERT_TRUE(decoder.cache.clear());
+  Device::Work again;
+  Device::captured = &again;
+  EXPECT_THROW((void)decoder.cache.begin(), Error);
+  EXPECT_THROW((void)decoder.cache.clear(), Error);
+  EXPECT_THROW((void)decoder.cache.settle(), Error);
+  EXPECT_THROW((void)decoder.cache.reserve(1), Error);
+  Device::captured = nullptr;
+  EXPECT_TRUE(again.empty());
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 3}));
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(3));
 }
 
 /// Nothing is written beyond what there is, it is told, and the cache can be used again.

@@ -148,6 +148,7 @@ class CacheMemory {
     require(tokens >= 0 && tokens <= (1 << 20), caller, "reserve: tokens is ", tokens,
             ", must lie in [0, 2^20]");
     require(!open_, caller, "reserve: a pass is open");
+    check_no_capture("reserve", caller);
     if (torn_) return torn_status("reserve");
     const int before = reserves_.replayed();
     const int longest = *std::max_element(lengths_.begin(), lengths_.end());
@@ -161,23 +162,21 @@ class CacheMemory {
     return status;
   }
 
+  /// What reserve() asked for, and no more can be done with.
+  void take_back_reserve(int tokens) { reserves_.expect_replays(reserves_.replayed() - tokens); }
+
   /// Learns what replays of a captured pass did. Waits.
   Status settle() {
     if (!exists()) return {};
-    const auto stream = pool_.stream();
-    next_counts_.resize(lengths_.size());
-    Status status = DeviceType::copy(next_counts_.data(), tables_.lengths,
-                                     lengths_.size() * sizeof(int), stream);
-    status.then([&] {
-      return DeviceType::copy(tables_.report, tables_.counters, sizeof(Counters), stream);
-    });
-    status.then([&] { return DeviceType::wait(stream); });
+    std::vector<int> unsealed;
+    Status status = tables_.read(next_counts_, unsealed, latest_);
     if (!status) return status;
-    latest_ = *tables_.report;  // nothing is under way
-    tables_.report->check = latest_.sum();
-    reserves_.settle(lengths_, next_counts_, latest_.step);
+    reserves_.settle(next_counts_, unsealed, latest_);
     lengths_ = next_counts_;
     return {};
+  }
+  void check_no_capture(const char* verb, Caller caller) const {
+    require(!DeviceType::capturing(pool_.stream()), caller, verb, ": the stream is capturing");
   }
 
   void expect(int layer, Stage stage, const char* verb, Caller caller) const {
@@ -236,6 +235,7 @@ class CacheMemory {
 
   Status clear(int sequence, Caller caller) {
     check(sequence, 0, 0, caller);
+    check_no_capture("clear", caller);
     require(!open_ && !torn_, caller, "clear: a pass is open, or the cache is torn: clear it all");
     if (!exists()) return {};
     Status status;
@@ -250,12 +250,13 @@ class CacheMemory {
       const bool lost = std::exchange(torn_, true) || latest().missing > 0;
       Status status = give_all();
       status.then([&] { return forget(0, sequences_); });
-      if (lost) {  // how far the device came is not known
+      if (lost) {
         status.then([&] {
           return DeviceType::fill(&tables_.counters->missing, 0, sizeof(int), pool_.stream());
         });
-        status.then([&] { return settle(); });
       }
+      // how far the device came is not known, nor how many replays there were
+      if (lost || reserves_.replayed() > 0) status.then([&] { return settle(); });
       if (!status) return status;
     }
     close();
@@ -289,11 +290,7 @@ class CacheMemory {
   }
   /// The newest report of the device that is complete.
   const Counters& latest() {
-    if (tables_.report == nullptr) return latest_;
-    Counters seen;
-    for (std::size_t at = 0; at < sizeof seen / sizeof(int); ++at)  // the device writes meanwhile
-      reinterpret_cast<int*>(&seen)[at] = reinterpret_cast<volatile const int*>(tables_.report)[at];
-    if (seen.check == seen.sum() && seen.step >= latest_.step) latest_ = seen;
+    tables_.look_at_report(latest_);
     return latest_;
   }
 
@@ -327,9 +324,14 @@ class CacheMemory {
   Status finish() {
     const auto stream = pool_.stream();
     Status status =
-        DeviceType::launch(EndPass{tables_.lengths, ends_prompt_ ? tables_.prompt_ends : nullptr,
-                                   tables_.rows, sequences_, tables_.counters},
-                           Grid{}, stream);
+        DeviceType::launch(EndPass{.lengths = tables_.lengths,
+                                   .prompt_ends = ends_prompt_ ? tables_.prompt_ends : nullptr,
+                                   .unsealed = tables_.unsealed,
+                                   .rows = tables_.rows,
+                                   .sequences = sequences_,
+                                   .seals = seals_,
+                                   .counters = tables_.counters},
+                           {1, EndPass::kSharedBytes}, stream);
     status.then([&] {
       return DeviceType::copy(tables_.report, tables_.counters, sizeof(Counters), stream);
     });
@@ -364,11 +366,7 @@ class CacheMemory {
       prompted_[static_cast<std::size_t>(sequence)] = false;
       reserves_.forget(sequence);
     }
-    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(int);
-    Status status = DeviceType::fill(tables_.lengths + first, 0, bytes, pool_.stream());
-    status.then(
-        [&] { return DeviceType::fill(tables_.prompt_ends + first, 0, bytes, pool_.stream()); });
-    return status;
+    return tables_.forget(first, count);
   }
 
   PoolType& pool_;

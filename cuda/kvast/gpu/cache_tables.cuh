@@ -25,6 +25,7 @@ class CacheTables {
   Head* heads = nullptr;         ///< of all layers, layer by layer [sequences, heads]
   int* lengths = nullptr;        ///< [sequences]
   int* prompt_ends = nullptr;    ///< [sequences]
+  int* unsealed = nullptr;       ///< [sequences] tokens that came since the last pass that sealed
   Turn* turns = nullptr;         ///< [layers, most tables]
   Rows* rows = nullptr;          ///< [sequences]
   int* sealed = nullptr;         ///< [layers, most tables]
@@ -99,9 +100,49 @@ class CacheTables {
     return {};
   }
 
+  /// Sequences [first, first + count) have no tokens.
+  Status forget(int first, int count) {
+    Status status;
+    for (int* array : {lengths, prompt_ends, unsealed}) {
+      status.then([&] {
+        return DeviceType::fill(array + first, 0, static_cast<std::size_t>(count) * sizeof(int),
+                                pool_.stream());
+      });
+    }
+    return status;
+  }
+  /// Of all sequences, and the report of everything that was sent. Waits for the stream.
+  Status read(std::vector<int>& host_lengths, std::vector<int>& host_unsealed, Counters& now) {
+    Status status;
+    const auto get = [&](std::vector<int>& to, const int* array) {
+      to.resize(static_cast<std::size_t>(sequences_));
+      status.then([&] {
+        return DeviceType::copy(to.data(), array, to.size() * sizeof(int), pool_.stream());
+      });
+    };
+    get(host_lengths, lengths);
+    get(host_unsealed, unsealed);
+    status.then(
+        [&] { return DeviceType::copy(report, counters, sizeof(Counters), pool_.stream()); });
+    status.then([&] { return DeviceType::wait(pool_.stream()); });
+    if (!status) return status;
+    now = *report;  // nothing is under way
+    report->check = now.sum();
+    return {};
+  }
+  /// The newest report, where it is complete: the device writes meanwhile.
+  void look_at_report(Counters& newest) const {
+    if (report == nullptr) return;
+    Counters seen;
+    for (std::size_t at = 0; at < sizeof seen / sizeof(int); ++at)
+      reinterpret_cast<int*>(&seen)[at] = reinterpret_cast<volatile const int*>(report)[at];
+    if (seen.check == seen.sum() && seen.step >= newest.step) newest = seen;
+  }
+
  private:
   Status make_arrays(const std::vector<LayerView>& host_views, int most_tables, const Rope& rope) {
-    const auto sequences = static_cast<std::size_t>(host_views.front().sequences);
+    sequences_ = host_views.front().sequences;
+    const auto sequences = static_cast<std::size_t>(sequences_);
     heads_ = 0;
     for (const LayerView& view : host_views) heads_ += view.tables();
     std::size_t end = 0;
@@ -113,6 +154,7 @@ class CacheTables {
     const std::size_t at_heads = room(static_cast<std::size_t>(heads_) * sizeof(Head));
     const std::size_t at_lengths = room(sequences * sizeof(int));
     const std::size_t at_prompt_ends = room(sequences * sizeof(int));
+    const std::size_t at_unsealed = room(sequences * sizeof(int));
     const std::size_t at_rows = room(sequences * sizeof(Rows));
     const std::size_t at_turns =
         room(host_views.size() * static_cast<std::size_t>(most_tables) * sizeof(Turn));
@@ -133,6 +175,7 @@ class CacheTables {
     heads = reinterpret_cast<Head*>(base + at_heads);
     lengths = reinterpret_cast<int*>(base + at_lengths);
     prompt_ends = reinterpret_cast<int*>(base + at_prompt_ends);
+    unsealed = reinterpret_cast<int*>(base + at_unsealed);
     rows = reinterpret_cast<Rows*>(base + at_rows);
     turns = reinterpret_cast<Turn*>(base + at_turns);
     sealed = reinterpret_cast<int*>(base + at_sealed);
@@ -163,6 +206,7 @@ class CacheTables {
   void* lists_ = nullptr;
   std::size_t bytes_ = 0;
   std::size_t list_bytes_ = 0;
+  int sequences_ = 0;
   int heads_ = 0;
   int capacity_ = 0;  ///< blocks
 };

@@ -28,17 +28,23 @@ KVAST_HD Scan block_scan(const Block& block, int value, int* shared) {
   return scan;
 }
 
+/// Greatest value of all threads, under the same conditions.
+template <class Block>
+KVAST_HD int block_most(const Block& block, int value, int* shared) {
+  const auto warp = block.warp();
+  const int most = warp_max(warp, value);
+  if (warp.lane() == 0) shared[block.warp_index()] = most;
+  block.sync();
+  int all = most;
+  for (int at = 0; at < block.warps(); ++at) all = shared[at] > all ? shared[at] : all;
+  block.sync();
+  return all;
+}
+
 /// Least value of all threads, under the same conditions.
 template <class Block>
 KVAST_HD int block_least(const Block& block, int value, int* shared) {
-  const auto warp = block.warp();
-  const int least = -warp_max(warp, -value);
-  if (warp.lane() == 0) shared[block.warp_index()] = least;
-  block.sync();
-  int all = least;
-  for (int at = 0; at < block.warps(); ++at) all = shared[at] < all ? shared[at] : all;
-  block.sync();
-  return all;
+  return -block_most(block, -value, shared);
 }
 
 /// 16 bytes at once.

@@ -22,10 +22,12 @@ struct FreeList {
 struct Counters {
   static constexpr int kClasses = 8;
   int in_use[kClasses] = {};  ///< blocks of each of the cache's sizes
-  int missing = 0;  ///< blocks that a kernel did not get: a mistake of ours, and the cache is lost
-  int refused = 0;  ///< numbers that were not finite or too large for the storage
-  int step = 0;     ///< passes that are over
-  int check = 0;    ///< of all above: the host may read while it is being written
+  int missing = 0;   ///< blocks that a kernel did not get: a mistake of ours, and the cache is lost
+  int refused = 0;   ///< numbers that were not finite or too large for the storage
+  int step = 0;      ///< passes that are over
+  int brought = 0;   ///< tokens of the longest sequence of each of them, summed up modulo 2^32
+  int unsealed = 0;  ///< the most tokens of a sequence that came since a pass that sealed
+  int check = 0;     ///< of all above: the host may read while it is being written
 
   /// Changes that cancel out in a plain sum, as of blocks that move between sizes, do not here.
   KVAST_HD int sum() const {
@@ -35,6 +37,8 @@ struct Counters {
     add(missing);
     add(refused);
     add(step);
+    add(brought);
+    add(unsealed);
     return static_cast<int>(total);
   }
 };

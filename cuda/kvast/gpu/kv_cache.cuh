@@ -171,20 +171,26 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   /// more replays than that a head may find no block: then Counters::missing is not 0, what came
   /// was not kept, and the cache takes nothing but `clear`.
   Status reserve(int tokens, Caller caller = Caller::here()) {
-    Status status = memory_.reserve(tokens, caller);
-    status.then([&] { return keep_for_policy(0, 0); });
+    if (Status status = memory_.reserve(tokens, caller); !status) return status;
+    Status status = keep_for_policy(0, 0);
+    if (!status) memory_.take_back_reserve(tokens);
     return status;
   }
 
   /// After replays: learns where they have come to. Waits for the stream.
-  Status settle() { return memory_.settle(); }
+  Status settle(Caller caller = Caller::here()) {
+    memory_.check_no_capture("settle", caller);
+    return memory_.settle();
+  }
 
   /// Forgets one sequence. No pass may be open.
   Status clear(int sequence, Caller caller = Caller::here()) {
     return memory_.clear(sequence, caller);
   }
   /// Forgets everything, a torn pass included. No pass that was captured before may be replayed.
-  Status clear() {
+  /// Waits for the stream where replays were reserved, or the cache is torn.
+  Status clear(Caller caller = Caller::here()) {
+    memory_.check_no_capture("clear", caller);
     attention_.forget();
     observed_.forget();
     evicted_.forget();

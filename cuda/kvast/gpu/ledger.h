@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -78,7 +77,9 @@ class Ledger {
     const std::int64_t open = sequence.waiting - kept - habit_.residual;
     if (!habit_.evicts) {
       if (open >= kBlockTokens) {
-        sequence.coded += open / kBlockTokens;
+        // after a jump more may be said to wait than does
+        sequence.coded =
+            std::min(sequence.coded + open / kBlockTokens, sequence.length / kBlockTokens);
         sequence.waiting -= open / kBlockTokens * kBlockTokens;
       }
     } else {  // how many left is not known, but what stays dense is less than one block too many
@@ -91,42 +92,6 @@ class Ledger {
 
   Habit habit_;
   std::vector<Sequence> sequences_;
-};
-
-/// Tokens sent so far, remembered for the last steps: since a report of step s, no head can have
-/// got more than since(s) blocks, and at it none had more than unsealed(s) tokens that came since
-/// it was last sealed.
-class Sent {
- public:
-  /// Nothing was sent, and `unsealed` tokens wait.
-  void begin(int unsealed) {
-    *this = {};
-    at_[0].unsealed = unsealed;
-  }
-  void add(int tokens, int unsealed) {
-    total_ += tokens;
-    ++step_;
-    at_[static_cast<std::size_t>(step_) % at_.size()] = {total_, unsealed};
-  }
-  int step() const { return step_; }
-  /// Negative: too long ago.
-  std::int64_t since(int step, int coming) const {
-    if (step < 0 || step > step_ || step_ - step >= static_cast<int>(at_.size())) return -1;
-    return blocks_of(total_ - at(step).total + coming);
-  }
-  /// Of a step that since() knows.
-  int unsealed(int step) const { return at(step).unsealed; }
-
- private:
-  struct Step {
-    std::int64_t total = 0;
-    int unsealed = 0;
-  };
-  const Step& at(int step) const { return at_[static_cast<std::size_t>(step) % at_.size()]; }
-
-  std::array<Step, 64> at_{};
-  std::int64_t total_ = 0;
-  int step_ = 0;
 };
 
 }  // namespace kvast::gpu

@@ -68,21 +68,36 @@ Status send_rows(Rows* rows, const std::vector<int>& counts, typename DeviceType
 /// Positions move on, and the host may read how much is in use.
 struct EndPass {
   static constexpr int kThreads = 256;
+  static constexpr std::size_t kSharedBytes = kThreads / kWarp * sizeof(int);
   int* lengths = nullptr;
   int* prompt_ends = nullptr;  ///< where a prompt ends with the pass, else null
+  int* unsealed = nullptr;     ///< tokens that came since the sequence was last sealed
   const Rows* rows = nullptr;
   int sequences = 0;
+  bool seals = false;
   Counters* counters = nullptr;
 
   /// One block.
   template <class Block>
   KVAST_HD void operator()(Block& block) const {
+    auto* shared = reinterpret_cast<int*>(block.shared());
+    int most = 0;
+    int waiting = 0;
     for (int at = block.thread(); at < sequences; at += block.threads()) {
-      lengths[at] += rows[at].count;
-      if (prompt_ends != nullptr && rows[at].count > 0) prompt_ends[at] = lengths[at];
+      const int count = rows[at].count;
+      lengths[at] += count;
+      if (prompt_ends != nullptr && count > 0) prompt_ends[at] = lengths[at];
+      unsealed[at] = seals && count > 0 ? 0 : unsealed[at] + count;
+      most = most_of(most, count);
+      waiting = most_of(waiting, unsealed[at]);
     }
+    most = block_most(block, most, shared);
+    waiting = block_most(block, waiting, shared);
     if (block.thread() != 0) return;
     ++counters->step;
+    counters->brought =
+        static_cast<int>(static_cast<unsigned>(counters->brought) + static_cast<unsigned>(most));
+    counters->unsealed = waiting;
     counters->check = counters->sum();
   }
 };

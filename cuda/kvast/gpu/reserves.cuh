@@ -11,8 +11,10 @@
 
 namespace kvast::gpu {
 
-/// Promises enough of each size of blocks for every pass: by the tokens that were sent, and where
-/// tokens are evicted by what the device reports some steps later. Gives all back at its end.
+/// Promises enough of each size of blocks for every pass and every replay: by the tokens that were
+/// sent, and by what the device reported some steps ago was in use and had been brought, as no more
+/// can have come since than was sent, or reserved for replays, and had not been brought. Gives all
+/// back at its end.
 template <class DeviceType>
 class Reserves {
  public:
@@ -89,10 +91,9 @@ class Reserves {
   void advance(const std::vector<int>& counts, bool seals) {
     for (Ledger& ledger : ledgers_)
       ledger.advance([&](std::size_t at) { return counts[at]; }, seals);
-    const int most = *std::max_element(counts.begin(), counts.end());
+    sent_ += static_cast<unsigned>(most_of(counts));
     for (std::size_t at = 0; at < counts.size(); ++at)
       unsealed_[at] = seals && counts[at] > 0 ? 0 : unsealed_[at] + counts[at];
-    sent_.add(most, unsealed());
   }
   /// Tokens of one sequence that came since the last pass that sealed.
   int unsealed() const { return *std::max_element(unsealed_.begin(), unsealed_.end()); }
@@ -107,13 +108,13 @@ class Reserves {
     for (Ledger& ledger : ledgers_) ledger.forget(sequence);
     unsealed_[static_cast<std::size_t>(sequence)] = 0;
   }
-  /// Replays have brought the sequences from `before` to `lengths`; the device's last step was
-  /// `step`.
-  void settle(const std::vector<int>& before, const std::vector<int>& lengths, int step) {
+  /// Replays have brought the sequences to `lengths`, of which `unsealed` tokens came since they
+  /// were last sealed. The device has done all that it will, and `now` is its report.
+  void settle(const std::vector<int>& lengths, const std::vector<int>& unsealed,
+              const Counters& now) {
     for (Ledger& ledger : ledgers_) ledger.jump([&](std::size_t at) { return lengths[at]; });
-    for (std::size_t at = 0; at < lengths.size(); ++at) unsealed_[at] += lengths[at] - before[at];
-    sent_.begin(unsealed());
-    report_from_ = step;
+    unsealed_ = unsealed;
+    sent_ = static_cast<unsigned>(now.brought);
     replayed_ = 0;
   }
 
@@ -147,13 +148,18 @@ class Reserves {
     return static_cast<int>(local_.size()) - 1;
   }
 
+  static int most_of(const std::vector<int>& counts) {
+    return *std::max_element(counts.begin(), counts.end());
+  }
+  /// The most tokens that one sequence can have got since a report.
+  std::int64_t since_report(const Counters& seen) const {
+    const auto ahead = static_cast<int>(sent_ - static_cast<unsigned>(seen.brought));
+    return std::max<std::int64_t>(0, std::int64_t{ahead} + replayed_);  // replays may be reported
+  }
+
   std::vector<std::int64_t>& bounds(const std::vector<int>& counts, bool seals,
                                     const Counters& seen) {
-    // replays move the device's steps on, and not the host's
-    const int coming = *std::max_element(counts.begin(), counts.end());
-    const int reported = seen.step - report_from_;
-    const std::int64_t since = replayed_ > 0 ? -1 : sent_.since(reported, coming);
-    const int waited = since < 0 ? 0 : sent_.unsealed(reported);
+    const std::int64_t since = blocks_of(since_report(seen) + most_of(counts));
     wanted_.assign(local_.size(), 0);
     growth_.assign(local_.size(), 0);
     for (std::size_t layer = 0; layer < sizes_.size(); ++layer) {
@@ -162,7 +168,8 @@ class Reserves {
       const Bound bound = ledgers_[layer].during(
           [&](std::size_t at) { return counts[at] + replayed_; }, seals || replayed_ > 0);
       // what waited at the report may be sealed by now as well
-      const std::int64_t sealable = since + (habits_[layer].residual + waited) / kBlockTokens + 2;
+      const std::int64_t sealable =
+          since + (habits_[layer].residual + seen.unsealed) / kBlockTokens + 2;
       const auto add = [&](int at, std::int64_t blocks, std::int64_t more) {
         if (at < 0) return;
         wanted_[static_cast<std::size_t>(at)] += sizes.heads * blocks;
@@ -174,7 +181,7 @@ class Reserves {
       add(sizes.coded_keys, bound.coded, sealable);
       add(sizes.coded_values, bound.coded, sealable);
     }
-    for (std::size_t at = 0; since >= 0 && at < wanted_.size(); ++at)
+    for (std::size_t at = 0; at < wanted_.size(); ++at)
       wanted_[at] = std::min(wanted_[at], seen.in_use[at] + growth_[at]);
     return wanted_;
   }
@@ -197,8 +204,7 @@ class Reserves {
   std::vector<std::int64_t> wanted_;
   std::vector<std::int64_t> growth_;
   std::vector<typename Pool<DeviceType>::Promise> changes_;
-  Sent sent_;
-  int report_from_ = 0;  // the device's step when sent_ began
+  unsigned sent_ = 0;  // as Counters::brought, of the passes that the host began
   int replayed_ = 0;
   std::vector<int> unsealed_;  // [sequences]
 };

@@ -16,6 +16,15 @@ struct SequenceImage {
   std::vector<Layer> layers;
   int length = 0;
   int prompt_end = 0;
+
+  /// No head has more tokens that wait.
+  int most_waiting() const {
+    int blocks = 0;
+    for (const Layer& layer : layers) {
+      for (const HeadImage& head : layer.heads) blocks = std::max(blocks, head.dense);
+    }
+    return blocks * kBlockTokens;
+  }
 };
 
 /// Waits for the stream: for beginnings and ends, not for steps.
@@ -37,12 +46,14 @@ class SequenceTransfer {
     for (std::size_t layer = 0; layer < image.layers.size(); ++layer)
       status.then(
           [&] { return move(static_cast<int>(layer), image.layers[layer], passage, true); });
+    int unsealed = image.most_waiting();
     const auto set = [&](int* array, int& value) {
       status.then(
           [&] { return DeviceType::copy(array + sequence_, &value, sizeof value, stream()); });
     };
     set(memory_.tables_.lengths, image.length);
     set(memory_.tables_.prompt_ends, image.prompt_end);
+    set(memory_.tables_.unsealed, unsealed);
     const int replays = memory_.reserves_.replayed();  // they are still to come
     status.then([&] { return memory_.settle(); });
     memory_.reserves_.expect_replays(replays);
