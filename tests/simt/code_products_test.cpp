@@ -31,6 +31,7 @@ struct AddBlocks {
   static constexpr int kThreads = gpu::kWarp;
   static constexpr std::size_t kSharedBytes = Tile::kBytes + Products::kScratchBytes;
   int blocks = 0;
+  std::uint32_t live = 0;
   const std::byte* payloads = nullptr;
   std::int64_t payload_bytes = 0;
   const float* weights = nullptr;
@@ -51,7 +52,7 @@ struct AddBlocks {
       for (int index = 0; index < gpu::kTileScores; ++index)
         of_lane[0][index] =
             weights[weight_at(at, gpu::token_of(lane, index / 2), gpu::row_of(lane, index % 2))];
-      products.add(warp, block.shared(), of_lane, block.shared() + Tile::kBytes, sums);
+      products.add(warp, block.shared(), live, of_lane, block.shared() + Tile::kBytes, sums);
       warp.sync();
     }
     products.finish(warp, sums);
@@ -75,17 +76,31 @@ std::vector<float> signs(Random& random) {
   return result;
 }
 
+/// A pattern times a token's own factor: two factors, and so two scales, which nearly cancel.
+std::vector<float> two_factors(Random& random) {
+  std::vector<float> result(kBlockTokens * kDim);
+  for (std::size_t at = 0; at < result.size(); at += kDim) {
+    const float factor = random.chance(0.565) ? 1.0F : -1.3F;
+    for (std::size_t channel = 0; channel < kDim; ++channel)
+      result[at + channel] = channel % 2 == 0 ? factor : -factor;
+  }
+  return result;
+}
+
 /// Adds `blocks` blocks of values(random); weights are weight(random).
 template <class Format, class Weight>
 void check(int blocks, double tolerance, const Weight& weight,
-           std::vector<float> (*values)(Random&) = normals) {
+           std::vector<float> (*values)(Random&) = normals, std::uint32_t live = ~0U) {
   const gpu::PayloadRows<Format, gpu::Part::values> layout{kDim};
   const std::int64_t bytes = layout.bytes();
   DeviceVector<gpu::Chunk> memory(static_cast<std::size_t>(blocks * bytes) / sizeof(gpu::Chunk));
   auto* payloads = reinterpret_cast<std::byte*>(memory.data());
   DeviceVector<float> weights(static_cast<std::size_t>(weight_at(blocks, 0, 0)));
   Random random(3);
-  for (float& one : weights) one = static_cast<float>(weight(random));
+  for (std::size_t at = 0; at < weights.size(); ++at) {
+    const bool lives = live >> at / gpu::kTileRows % kBlockTokens & 1U;
+    weights[at] = lives ? static_cast<float>(weight(random)) : 0.0F;
+  }
   std::vector<double> wanted(gpu::kTileRows * kDim);
   for (int block = 0; block < blocks; ++block) {
     std::byte* to = payloads + block * bytes;
@@ -103,7 +118,7 @@ void check(int blocks, double tolerance, const Weight& weight,
     }
   }
   DeviceVector<float> output(wanted.size());
-  const AddBlocks<Format> kernel{blocks, payloads, bytes, weights.data(), output.data()};
+  const AddBlocks<Format> kernel{blocks, live, payloads, bytes, weights.data(), output.data()};
   const Status status = TestDevice::launch(kernel, {1, kernel.kSharedBytes}, stream());
   ASSERT_TRUE(status) << status.message();
   wait();
@@ -133,6 +148,26 @@ TYPED_TEST(CodeProductsSums, GiveBackWhatRoundingTakesFromAllAlike) {
       check<TypeParam>(
           blocks, 2e-3, [weight](Random&) { return weight; }, signs);
   }
+}
+
+/// Then a weight times each of a few scales errs in its own way, alike wherever they recur.
+TYPED_TEST(CodeProductsSums, GiveBackWhatRoundingTakesFromScalesThatRecur) {
+  for (const int blocks : {32, 1024})
+    check<TypeParam>(
+        blocks, 1e-3, [](Random&) { return 0.0297; }, two_factors);
+}
+
+/// Values that are large and dead do not decide how exact the others are.
+std::vector<float> one_huge_token(Random& random) {
+  std::vector<float> result = normals(random);
+  std::fill_n(result.begin() + 5 * kDim, kDim / 2, 3e4F);
+  return result;
+}
+TYPED_TEST(CodeProductsSums, DeadTokensTakeNoPrecision) {
+  if (std::is_same_v<TypeParam, Fp8<E4M3>>)
+    GTEST_SKIP() << "3e4 is beyond E4M3, which has no scales";
+  check<TypeParam>(
+      8, 1e-3, [](Random& random) { return 1e-4 * random.uniform(); }, one_huge_token, ~(1U << 5U));
 }
 
 }  // namespace

@@ -102,7 +102,7 @@ struct Attend {
       stream.release();
       soften(warp, tile, visit, whole, factors, scores, states, sums);
       const std::byte* values = stream.wait();
-      products.add(warp, values, scores, scratch, sums);
+      products.add(warp, values, visit.live, scores, scratch, sums);
       stream.release();
     }
     products.finish(warp, sums);

@@ -64,9 +64,10 @@ struct MmaProducts {
     }
   }
 
-  /// sums += weights * values, through the warp's scratch memory.
+  /// sums += weights * values, through the warp's scratch memory. Tokens that do not live have
+  /// weights of 0.
   template <class Warp, int kSums>
-  KVAST_HD void add(const Warp& warp, const std::byte* values,
+  KVAST_HD void add(const Warp& warp, const std::byte* values, std::uint32_t /*live*/,
                     const float (&weights_of)[kTiles][kTileScores], std::byte* scratch,
                     float (&sums)[kTiles][kSums]) const {
     keep_weights(warp, weights_of, scratch);
@@ -153,7 +154,7 @@ struct FmaProducts {
   }
 
   template <class Warp, int kSums>
-  KVAST_HD void add(const Warp& warp, const std::byte* values,
+  KVAST_HD void add(const Warp& warp, const std::byte* values, std::uint32_t /*live*/,
                     const float (&weights_of)[kTiles][kTileScores], std::byte* scratch,
                     float (&sums)[kTiles][kSums]) const {
     keep_weights(warp, weights_of, scratch);

@@ -14,8 +14,9 @@
 // of eight bits have no centre that is known: there it is multiplied by them, and the sum of
 // q * scale is what codes are too large by. What it takes from w * scale is alike wherever tokens
 // share their weight and scale, so that it would grow with their number, and a sum of values around
-// zero with the root of it only. So levels of few bits count from their centre there as well: what
-// a group adds is w * (minimum + scale * centre). Then no sum grows with every token alike.
+// zero with the root of it only: there it is always multiplied by levels. Those of few bits count
+// from their centre, so that no sum grows with every token alike: what a group adds is
+// w * (minimum + scale * centre).
 #pragma once
 
 #include "kvast/gpu/attend_products.cuh"
@@ -100,11 +101,11 @@ class CodeProducts {
   /// `scratch`: the warp's, for the weights. `sums` are those of MmaProducts once `finish` was
   /// called.
   template <class Warp>
-  KVAST_HD void add(const Warp& warp, const std::byte* values,
+  KVAST_HD void add(const Warp& warp, const std::byte* values, std::uint32_t live,
                     const float (&weights)[kTiles][kTileScores], std::byte* scratch,
                     float (&sums)[kTiles][kSums]) {
     const int lane = warp.lane();
-    const int power = ValueTile::weight_power(warp, values);
+    const int power = ValueTile::weight_power(warp, values, live);
     if (power != power_) {
       for (auto& of_tile : sums) {
         for (float& sum : of_tile) sum *= exact_power(power - power_);
@@ -122,26 +123,18 @@ class CodeProducts {
     constexpr int kOfChunk = ValueTile::kChannelsOfChunk / kFragment;
     Chunk chunk{};
     for (int group = 0; group < kDim / kBlockTokens; ++group) {
-      FourHalves scaled[kTiles][2];
-      for (int step = 0; step < 2; ++step) {
-        FourHalves scale{};
-        if constexpr (ValueTile::kPlanes >= 1)
-          scale = ValueTile::metadata(values, 0, group_of(lane, group, step));
-        for (int tile = 0; tile < kTiles; ++tile) {
-          scaled[tile][step] = weight[tile][step];
-          if constexpr (ValueTile::kPlanes >= 1) {
-            scaled[tile][step] = product(weight[tile][step], scale);
-          }
-        }
+      Scaled scaled[kTiles];
+      float zeros[kTiles][4];
+      for (int tile = 0; tile < kTiles; ++tile) {
+        scaled[tile] = scale(values, weight[tile], group_of(lane, group, 0));
+        subtract_zeros(warp, scaled[tile], zeros[tile]);
       }
-      float centres[kTiles][4];
-      for (int tile = 0; tile < kTiles; ++tile) subtract_centres(warp, scaled[tile], centres[tile]);
       for (int side = 2 * group; side < 2 * group + 2; ++side) {
         if (side % kOfChunk == 0) chunk = ValueTile::chunk(values, lane, side / kOfChunk);
         std::uint32_t value[2][4];
         ValueTile::fragments(chunk, side % kOfChunk, value);
         for (int tile = 0; tile < kTiles; ++tile)
-          add_side(warp, value, scaled[tile], centres[tile], sums[tile] + side * 4);
+          add_side(warp, value, scaled[tile], zeros[tile], sums[tile] + side * 4);
       }
     }
   }
@@ -221,22 +214,50 @@ class CodeProducts {
     multiply(warp, sum, {first.pairs[0], last.pairs[0], first.pairs[1], last.pairs[1]}, b);
   }
 
-  /// What all levels of a group's channels would come to were they in the centre, negative: sums of
-  /// levels of few bits begin with it.
+  /// Weights times scales, of sixteen tokens each: as halves, and what rounding took from them.
+  struct Scaled {
+    FourHalves product[2];
+    FourHalves lost[ValueTile::kPlanes == 0 ? 1 : 2];
+  };
+  KVAST_HD static Scaled scale(const std::byte* values, const FourHalves (&weight)[2], int group) {
+    Scaled scaled;
+    for (int step = 0; step < 2; ++step) {
+      scaled.product[step] = weight[step];
+      if constexpr (ValueTile::kPlanes >= 1) {
+        const FourHalves scale = ValueTile::metadata(values, 0, group + step * kFragment);
+        scaled.product[step] = product(weight[step], scale);
+        scaled.lost[step] = lost_of(weight[step], scale, scaled.product[step]);
+      }
+    }
+    return scaled;
+  }
   template <class Warp>
-  KVAST_HD static void subtract_centres(const Warp& warp, const FourHalves (&scaled)[2],
-                                        float (&centres)[4]) {
-    for (float& sum : centres) sum = 0.0F;
-    if constexpr (ValueTile::kPlanes == 2) {
-      constexpr std::uint32_t kFirst = minus_centre(0);
-      constexpr std::uint32_t kLast = minus_centre(1);
-      for (int step = 0; step < 2; ++step)
-        multiply(warp, centres, {kFirst, kLast, kFirst, kLast}, scaled[step]);
+  KVAST_HD static void multiply_scaled(const Warp& warp, float* sum, const std::uint32_t (&a)[2][4],
+                                       const Scaled& scaled) {
+    for (int step = 0; step < 2; ++step) {
+      multiply(warp, sum, a[step], scaled.product[step]);
+      if constexpr (ValueTile::kPlanes >= 1) multiply(warp, sum, a[step], scaled.lost[step]);
     }
   }
+
+  /// What codes of a group's channels are too large by: sums begin with it, negative. Of few bits
+  /// codes count from their centre, of eight from the one whose level is zero.
+  template <class Warp>
+  KVAST_HD static void subtract_zeros(const Warp& warp, const Scaled& scaled, float (&sum)[4]) {
+    for (float& of_row : sum) of_row = 0.0F;
+    if constexpr (kFrom != 0.0F) {
+      constexpr std::uint32_t kFirst = minus_from(0);
+      constexpr std::uint32_t kLast = minus_from(1);
+      const std::uint32_t all[2][4] = {{kFirst, kLast, kFirst, kLast},
+                                       {kFirst, kLast, kFirst, kLast}};
+      multiply_scaled(warp, sum, all, scaled);
+    }
+  }
+  static constexpr float kFrom =
+      ValueTile::kPlanes == 2 ? ValuePairs::kCentre : static_cast<float>(ValuePairs::kZero);
   /// In units of a fragment's rows: a subnormal half, as codes are.
-  KVAST_HD static constexpr std::uint32_t minus_centre(int half) {
-    const float parts = ValuePairs::kCentre / ValuePairs::unit(half) * 0x1p24F;
+  KVAST_HD static constexpr std::uint32_t minus_from(int half) {
+    const float parts = kFrom / ValuePairs::unit(half) * 0x1p24F;
     return twice(0x8000U | static_cast<std::uint32_t>(parts));
   }
 
@@ -244,20 +265,13 @@ class CodeProducts {
   /// cut off from a sum that grows would add up: theirs is a block's alone.
   template <class Warp>
   KVAST_HD static void add_side(const Warp& warp, const std::uint32_t (&value)[2][4],
-                                const FourHalves (&scaled)[2], const float (&centres)[4],
-                                float* sums) {
-    if constexpr (ValueTile::kPlanes == 2) {
-      float of_block[4] = {centres[0], centres[1], centres[2], centres[3]};
-      for (int step = 0; step < 2; ++step) multiply(warp, of_block, value[step], scaled[step]);
-      for (int at = 0; at < 4; ++at) sums[at] += of_block[at];
+                                const Scaled& scaled, const float (&zeros)[4], float* sums) {
+    if constexpr (ValueTile::kPlanes == 0) {
+      multiply_scaled(warp, sums, value, scaled);
     } else {
-      for (int step = 0; step < 2; ++step) {
-        multiply(warp, sums, value[step], scaled[step]);
-        if constexpr (ValuePairs::kZero != 0) {
-          constexpr std::uint32_t kMinus = twice(0x8000U | ValuePairs::kZero);  // in units
-          multiply(warp, sums, {kMinus, kMinus, kMinus, kMinus}, scaled[step]);
-        }
-      }
+      float of_block[4] = {zeros[0], zeros[1], zeros[2], zeros[3]};
+      multiply_scaled(warp, of_block, value, scaled);
+      for (int at = 0; at < 4; ++at) sums[at] += of_block[at];
     }
   }
 

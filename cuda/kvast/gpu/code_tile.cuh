@@ -91,29 +91,33 @@ struct CodeTile {
   template <class Warp>
   KVAST_HD static int scale_power(const Warp& warp, const std::byte* tile) {
     constexpr int kBias = 15;
-    const int exponent = static_cast<int>(largest_scale(warp, tile) >> 10U);
+    const int exponent = static_cast<int>(largest_scale(warp, tile, ~0U) >> 10U);
     return least_of(kScalePower - 1 + kBias - exponent, 15);
   }
 
   /// The power of two that a weight of at most 1 is multiplied by, so that its products with the
-  /// tile's scales are neither too large for halves nor lost among the smallest: kMostPower, 9, 4
-  /// or 0, so that few blocks ask for another one than those before them.
+  /// live tokens' scales are neither too large for halves nor lost among the smallest: kMostPower,
+  /// 9, 4 or 0, so that few blocks ask for another one than those before them.
   template <class Warp>
-  KVAST_HD static int weight_power(const Warp& warp, const std::byte* tile) {
+  KVAST_HD static int weight_power(const Warp& warp, const std::byte* tile, std::uint32_t live) {
     if constexpr (kPlanes == 0) return kMostPower;
-    const int exponent = static_cast<int>(largest_scale(warp, tile) >> 10U);
+    // a lane's words are of the same two tokens, whatever their group
+    const std::uint32_t both = live >> (warp.lane() * 2 % kBlockTokens);
+    const std::uint32_t seen = (both & 1U) * 0xFFFFU | (both >> 1U & 1U) * 0xFFFF0000U;
+    const int exponent = static_cast<int>(largest_scale(warp, tile, seen) >> 10U);
     return clamped((30 - exponent) / 5 * 5 - 1, 0, kMostPower);
   }
 
  private:
-  /// As bits of a half.
+  /// As bits of a half. `seen`: bits of a lane's words that count.
   template <class Warp>
-  KVAST_HD static std::uint32_t largest_scale(const Warp& warp, const std::byte* tile) {
+  KVAST_HD static std::uint32_t largest_scale(const Warp& warp, const std::byte* tile,
+                                              std::uint32_t seen) {
     const auto* words = reinterpret_cast<const std::uint32_t*>(tile);
     std::uint32_t most = 0;  // of bits 16 to 31: scales are not negative
     for (int first = 0; first < kDim / 2; first += kWarp) {
       if (kDim / 2 % kWarp != 0 && first + warp.lane() >= kDim / 2) continue;
-      const std::uint32_t word = words[first + warp.lane()];  // two scales
+      const std::uint32_t word = words[first + warp.lane()] & seen;  // two scales
       most = most_of(most, most_of(word, word << 16U));
     }
     return warp.largest(most) >> 16U;
