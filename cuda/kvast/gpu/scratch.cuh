@@ -2,6 +2,9 @@
 // Memory of a cache's own that grows with what it is asked for.
 #pragma once
 
+#include <algorithm>
+#include <vector>
+
 #include "kvast/gpu/pool.cuh"
 
 namespace kvast::gpu {
@@ -37,13 +40,9 @@ class Scratch {
   Status provide(std::size_t bytes) {
     if (bytes <= size_) return {};
     outgrown_.reserve(outgrown_.size() + 1);
-    void* memory = nullptr;
-    if (Status status = pool_.allocate(memory, bytes); !status) return status;
-    if (memory_ != nullptr) outgrown_.push_back(memory_);
-    memory_ = memory;
-    size_ = bytes;
-    all_ += bytes;
-    return {};
+    // half as much again: what is outgrown stays, and must not be many pieces
+    if (grow(std::max(bytes, size_ + size_ / 2))) return {};
+    return grow(bytes);
   }
   template <class Value>
   Value* at(std::size_t begin) const {
@@ -60,6 +59,16 @@ class Scratch {
   Pool<DeviceType>& pool() const { return pool_; }
 
  private:
+  Status grow(std::size_t bytes) {
+    void* memory = nullptr;
+    if (Status status = pool_.allocate(memory, bytes); !status) return status;
+    if (memory_ != nullptr) outgrown_.push_back(memory_);
+    memory_ = memory;
+    size_ = bytes;
+    all_ += bytes;
+    return {};
+  }
+
   Pool<DeviceType>& pool_;
   void* memory_ = nullptr;
   std::size_t size_ = 0;
