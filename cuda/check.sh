@@ -70,7 +70,7 @@ small="$small:GpuSelect.*:GpuAllocate.*:GpuPoolRanks.*:GpuShareRanks.*:GpuRepack
 small="$small:GpuPolicies.Scissorhands:GpuConvert.*:GpuCache.ADropped*:GpuCache.OldHeads*:GpuCache.StreamingLLM*:GpuCache.Settling*:GpuCacheFailure.*"
 
 failed=
-build/gpu/tests/test_gpu || failed="$failed tests"
+KVAST_LONG_TESTS=1 build/gpu/tests/test_gpu || failed="$failed tests"
 for tool in memcheck racecheck synccheck initcheck; do
   say "compute-sanitizer $tool"
   compute-sanitizer --tool "$tool" --error-exitcode 1 build/gpu/tests/test_gpu \

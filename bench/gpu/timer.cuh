@@ -19,16 +19,44 @@ inline void must(cudaError_t error, const char* what) {
   std::exit(1);
 }
 
-/// Device memory that is swept through before each measurement.
+/// Reads memory and keeps nothing of it.
+struct ReadAll {
+  static constexpr int kThreads = 512;
+  const uint4* from = nullptr;
+  std::int64_t count = 0;
+  unsigned* never = nullptr;
+
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    unsigned seen = 0;
+    const std::int64_t stride = std::int64_t{block.blocks()} * kThreads;
+    for (std::int64_t at = std::int64_t{block.index()} * kThreads + block.thread(); at < count;
+         at += stride) {
+      const uint4 one = from[at];
+      seen ^= one.x ^ one.y ^ one.z ^ one.w;
+    }
+    if (seen == 0x9E3779B9U) *never = seen;
+  }
+};
+
+/// Device memory that is read before each measurement: what was written would still have to leave
+/// the L2 cache within it.
 class Flush {
  public:
   static constexpr std::size_t kBytes = std::size_t{256} << 20U;  // no L2 cache is larger
-  Flush() { must(cudaMalloc(&memory_, kBytes), "memory to sweep the L2 cache"); }
+  Flush() {
+    must(cudaMalloc(&memory_, kBytes + sizeof(uint4)), "memory to sweep the L2 cache");
+    must(cudaMemset(memory_, 1, kBytes + sizeof(uint4)), "memory to sweep the L2 cache");
+  }
   ~Flush() { (void)cudaFree(memory_); }
-  void sweep(cudaStream_t stream) { must(cudaMemsetAsync(memory_, 1, kBytes, stream), "sweep"); }
+  void sweep(cudaStream_t stream) {
+    const ReadAll kernel{memory_, kBytes / sizeof(uint4),
+                         reinterpret_cast<unsigned*>(memory_ + kBytes / sizeof(uint4))};
+    if (!gpu::launch(kernel, {.blocks = 132 * 16}, stream)) std::exit(1);
+  }
 
  private:
-  void* memory_ = nullptr;
+  uint4* memory_ = nullptr;
 };
 
 /// Seconds that `work(stream)` takes on the device.
@@ -77,26 +105,6 @@ class Timer {
   cudaStream_t stream_ = nullptr;
   cudaEvent_t begin_ = nullptr;
   cudaEvent_t end_ = nullptr;
-};
-
-/// Reads memory and keeps nothing of it.
-struct ReadAll {
-  static constexpr int kThreads = 512;
-  const uint4* from = nullptr;
-  std::int64_t count = 0;
-  unsigned* never = nullptr;
-
-  template <class Block>
-  KVAST_HD void operator()(Block& block) const {
-    unsigned seen = 0;
-    const std::int64_t stride = std::int64_t{block.blocks()} * kThreads;
-    for (std::int64_t at = std::int64_t{block.index()} * kThreads + block.thread(); at < count;
-         at += stride) {
-      const uint4 one = from[at];
-      seen ^= one.x ^ one.y ^ one.z ^ one.w;
-    }
-    if (seen == 0x9E3779B9U) *never = seen;
-  }
 };
 
 /// Bytes per second, the best of some runs over 2 GiB.

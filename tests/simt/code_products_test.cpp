@@ -157,17 +157,36 @@ TYPED_TEST(CodeProductsSums, GiveBackWhatRoundingTakesFromScalesThatRecur) {
         blocks, 1e-3, [](Random&) { return 0.0297; }, two_factors);
 }
 
+/// Scales of small values are lifted, or their products with small weights would be subnormal: 8
+/// bits then err by 3e-3.
+std::vector<float> small_factors(Random& random) {
+  std::vector<float> result = two_factors(random);
+  for (float& one : result) one *= 0.03F;
+  return result;
+}
+TYPED_TEST(CodeProductsSums, KeepSmallWeightsOfSmallValuesBesideASink) {
+  for (const double weight : {1.1e-4, 3.1e-5}) {
+    int sinks = gpu::kTileRows;  // the first token's weight is 1 in each row
+    check<TypeParam>(
+        256, 1e-3, [&](Random&) { return sinks-- > 0 ? 1.0 : weight; }, small_factors);
+  }
+}
+
 /// Values that are large and dead do not decide how exact the others are.
+template <int kDivisor>
 std::vector<float> one_huge_token(Random& random) {
   std::vector<float> result = normals(random);
+  for (float& one : result) one /= kDivisor;
   std::fill_n(result.begin() + 5 * kDim, kDim / 2, 3e4F);
   return result;
 }
 TYPED_TEST(CodeProductsSums, DeadTokensTakeNoPrecision) {
   if (std::is_same_v<TypeParam, Fp8<E4M3>>)
     GTEST_SKIP() << "3e4 is beyond E4M3, which has no scales";
-  check<TypeParam>(
-      8, 1e-3, [](Random& random) { return 1e-4 * random.uniform(); }, one_huge_token, ~(1U << 5U));
+  const auto weight = [](Random& random) { return 1e-4 * random.uniform(); };
+  check<TypeParam>(8, 1e-3, weight, one_huge_token<1>, ~(1U << 5U));
+  // lifted as the others are, its scale would be infinite, and infinity times 0 is no number
+  check<TypeParam>(8, 2e-2, weight, one_huge_token<1000>, ~(1U << 5U));
 }
 
 }  // namespace

@@ -6,8 +6,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "kvast/gpu/kv_cache.cuh"
@@ -30,6 +32,12 @@ inline float weight_of(int sequence, int layer, int query_head, int step, int po
   bits *= 2246822519U;
   bits ^= bits >> 13U;
   return static_cast<float>(bits % 16U) / 64.0F;
+}
+
+/// Steps of a history; the `slow` number where the environment says KVAST_LONG_TESTS=1.
+inline int steps_of(int quick, int slow = 2000) {
+  const char* asked = std::getenv("KVAST_LONG_TESTS");
+  return asked != nullptr && std::string_view(asked) == "1" ? slow : quick;
 }
 
 /// `kFused`: weights are those of attention to random queries, by attend.

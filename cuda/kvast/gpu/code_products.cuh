@@ -4,7 +4,7 @@
 //   q.k = sum of (q * scale) * level, and once per query the sum of q * minimum
 //   w.v = sum of (w * scale) * level, and once per group of 32 channels the sum of w * minimum
 // These products are made in halves. Queries come times a power of two (attend_queries.cuh), and
-// CodeTile knows one for scales and one for weights; what they add is taken out of the f32 sums.
+// CodeTile knows others for scales and weights; what they add is taken out of the f32 sums.
 //
 // What rounding takes from q * scale differs from block to block, as scales do, so it is no shift
 // that a softmax would not see, and where levels are far from zero it weighs as much as they do.
@@ -14,9 +14,7 @@
 // of eight bits have no centre that is known: there it is multiplied by them, and the sum of
 // q * scale is what codes are too large by. What it takes from w * scale is alike wherever tokens
 // share their weight and scale, so that it would grow with their number, and a sum of values around
-// zero with the root of it only: there it is always multiplied by levels. Those of few bits count
-// from their centre, so that no sum grows with every token alike: what a group adds is
-// w * (minimum + scale * centre).
+// zero with the root of it only: there it is always multiplied by the codes.
 #pragma once
 
 #include "kvast/gpu/attend_products.cuh"
@@ -56,10 +54,14 @@ class CodeProducts {
     int power = 0;
     if constexpr (KeyTile::kPlanes != 0) power = KeyTile::scale_power(warp, keys);
     const std::uint32_t factor = twice_power(power);
-    float more[kTiles][4];  // for all tokens alike: two sums of minima, and two by scales
+    // for all tokens alike: two sums of minima, and two by scales, and what is less in them, which
+    // need not wait for the other
+    float more[kTiles][4];
+    float less[kTiles][4];
     for (int tile = 0; tile < kTiles; ++tile) {
       for (float& score : scores[tile]) score = 0.0F;
       for (float& sum : more[tile]) sum = 0.0F;
+      for (float& sum : less[tile]) sum = 0.0F;
     }
     constexpr int kOfChunk = KeyTile::kChannelsOfChunk / kFragment;
     Chunk chunk{};
@@ -81,7 +83,7 @@ class CodeProducts {
           const FourHalves scaled = product(query, scale);
           multiply_both(warp, scores[tile], key, scaled);
           if constexpr (KeyTile::kPlanes == 2) {
-            multiply_rows(warp, more[tile], {}, minus_ones(), scaled);
+            multiply_rows(warp, less[tile], {}, minus_ones(), scaled);
           } else {
             multiply_both(warp, scores[tile], key, lost_of(query, scale, scaled));
           }
@@ -91,7 +93,8 @@ class CodeProducts {
     const float unit = exact_power(-power);
     const float of_scales = (KeyPairs::kCentre - static_cast<float>(KeyPairs::kZero)) * unit;
     for (int tile = 0; tile < kTiles; ++tile) {
-      for (int row = 0; row < 2; ++row) more[tile][row] += more[tile][2 + row] * of_scales;
+      for (int row = 0; row < 2; ++row)
+        more[tile][row] += (more[tile][2 + row] + less[tile][2 + row]) * of_scales;
       for (int at = 0; at < kTileScores; ++at)
         scores[tile][at] =
             scores[tile][at] * (KeyPairs::unit(at % 4 / 2) * unit) + more[tile][at % 2];
@@ -105,37 +108,39 @@ class CodeProducts {
                     const float (&weights)[kTiles][kTileScores], std::byte* scratch,
                     float (&sums)[kTiles][kSums]) {
     const int lane = warp.lane();
-    const int power = ValueTile::weight_power(warp, values, live);
+    const int power = ValueTile::weight_power(warp, values, live, power_);
     if (power != power_) {
       for (auto& of_tile : sums) {
         for (float& sum : of_tile) sum *= exact_power(power - power_);
       }
       power_ = power;
     }
-    keep_weights(warp, weights, exact_power(power), scratch);
+    const int of_weights = least_of(power, kMostPower);
+    const int of_scales = power - of_weights;
+    keep_weights(warp, weights, exact_power(of_weights), scratch);
     FourHalves weight[kTiles][2];  // of sixteen tokens each
     for (int tile = 0; tile < kTiles; ++tile) {
       std::uint32_t loaded[4];
       warp.load_matrices_turned(loaded, scratch + tile * kPanelBytes + panel_row(row_given(lane)));
       for (int at = 0; at < 4; ++at) weight[tile][at / 2].pairs[at % 2] = loaded[at];
     }
-    if constexpr (ValueTile::kPlanes == 2) add_centres(warp, values, weight, sums);
+    if constexpr (ValueTile::kPlanes >= 1)
+      add_zeros(warp, values, weight, exact_power(of_scales), sums);
     constexpr int kOfChunk = ValueTile::kChannelsOfChunk / kFragment;
     Chunk chunk{};
     for (int group = 0; group < kDim / kBlockTokens; ++group) {
       Scaled scaled[kTiles];
-      float zeros[kTiles][4];
-      for (int tile = 0; tile < kTiles; ++tile) {
-        scaled[tile] = scale(values, weight[tile], group_of(lane, group, 0));
-        subtract_zeros(warp, scaled[tile], zeros[tile]);
-      }
-      for (int side = 2 * group; side < 2 * group + 2; ++side) {
+      for (int tile = 0; tile < kTiles; ++tile)
+        scaled[tile] =
+            scale(values, weight[tile], group_of(lane, group, 0), twice_power(of_scales));
+      std::uint32_t value[2][2][4];
+      for (int half = 0; half < 2; ++half) {
+        const int side = 2 * group + half;
         if (side % kOfChunk == 0) chunk = ValueTile::chunk(values, lane, side / kOfChunk);
-        std::uint32_t value[2][4];
-        ValueTile::fragments(chunk, side % kOfChunk, value);
-        for (int tile = 0; tile < kTiles; ++tile)
-          add_side(warp, value, scaled[tile], zeros[tile], sums[tile] + side * 4);
+        ValueTile::fragments(chunk, side % kOfChunk, value[half]);
       }
+      for (int tile = 0; tile < kTiles; ++tile)
+        add_group(warp, value, scaled[tile], sums[tile] + group * 8);
     }
   }
 
@@ -147,7 +152,7 @@ class CodeProducts {
     for (int tile = 0; tile < kTiles; ++tile) {
       for (int group = 0; group < kDim / kBlockTokens; ++group) {
         float minima[2] = {};
-        if constexpr (ValueTile::kPlanes == 2) {
+        if constexpr (ValueTile::kPlanes >= 1) {
           for (int row = 0; row < 2; ++row)
             minima[row] = warp.shuffle(sums[tile][kDim / 4 + row], group * 4 + lane % 4);
         }
@@ -219,59 +224,42 @@ class CodeProducts {
     FourHalves product[2];
     FourHalves lost[ValueTile::kPlanes == 0 ? 1 : 2];
   };
-  KVAST_HD static Scaled scale(const std::byte* values, const FourHalves (&weight)[2], int group) {
+  /// `factor`: of scales, a power of two.
+  KVAST_HD static Scaled scale(const std::byte* values, const FourHalves (&weight)[2], int group,
+                               std::uint32_t factor) {
     Scaled scaled;
     for (int step = 0; step < 2; ++step) {
       scaled.product[step] = weight[step];
       if constexpr (ValueTile::kPlanes >= 1) {
-        const FourHalves scale = ValueTile::metadata(values, 0, group + step * kFragment);
+        FourHalves scale = ValueTile::metadata(values, 0, group + step * kFragment);
+        for (std::uint32_t& pair : scale.pairs) pair = multiply_pairs(pair, factor);
         scaled.product[step] = product(weight[step], scale);
         scaled.lost[step] = lost_of(weight[step], scale, scaled.product[step]);
       }
     }
     return scaled;
   }
-  template <class Warp>
-  KVAST_HD static void multiply_scaled(const Warp& warp, float* sum, const std::uint32_t (&a)[2][4],
-                                       const Scaled& scaled) {
-    for (int step = 0; step < 2; ++step) {
-      multiply(warp, sum, a[step], scaled.product[step]);
-      if constexpr (ValueTile::kPlanes >= 1) multiply(warp, sum, a[step], scaled.lost[step]);
-    }
-  }
 
-  /// What codes of a group's channels are too large by: sums begin with it, negative. Of few bits
-  /// codes count from their centre, of eight from the one whose level is zero.
+  /// What 32 channels of a block come to. Tensor cores round towards zero, so that what they cut
+  /// off from a sum that grows would add up: where codes have no sign, theirs is a block's alone.
+  /// Both sixteens go side by side, as each product waits for the one before it.
   template <class Warp>
-  KVAST_HD static void subtract_zeros(const Warp& warp, const Scaled& scaled, float (&sum)[4]) {
-    for (float& of_row : sum) of_row = 0.0F;
-    if constexpr (kFrom != 0.0F) {
-      constexpr std::uint32_t kFirst = minus_from(0);
-      constexpr std::uint32_t kLast = minus_from(1);
-      const std::uint32_t all[2][4] = {{kFirst, kLast, kFirst, kLast},
-                                       {kFirst, kLast, kFirst, kLast}};
-      multiply_scaled(warp, sum, all, scaled);
-    }
-  }
-  static constexpr float kFrom =
-      ValueTile::kPlanes == 2 ? ValuePairs::kCentre : static_cast<float>(ValuePairs::kZero);
-  /// In units of a fragment's rows: a subnormal half, as codes are.
-  KVAST_HD static constexpr std::uint32_t minus_from(int half) {
-    const float parts = kFrom / ValuePairs::unit(half) * 0x1p24F;
-    return twice(0x8000U | static_cast<std::uint32_t>(parts));
-  }
-
-  /// What sixteen channels of a block come to. Tensor cores round towards zero, so that what they
-  /// cut off from a sum that grows would add up: theirs is a block's alone.
-  template <class Warp>
-  KVAST_HD static void add_side(const Warp& warp, const std::uint32_t (&value)[2][4],
-                                const Scaled& scaled, const float (&zeros)[4], float* sums) {
+  KVAST_HD static void add_group(const Warp& warp, const std::uint32_t (&value)[2][2][4],
+                                 const Scaled& scaled, float* sums) {
     if constexpr (ValueTile::kPlanes == 0) {
-      multiply_scaled(warp, sums, value, scaled);
+      for (int step = 0; step < 2; ++step) {
+        for (int half = 0; half < 2; ++half)
+          multiply(warp, sums + half * 4, value[half][step], scaled.product[step]);
+      }
     } else {
-      float of_block[4] = {zeros[0], zeros[1], zeros[2], zeros[3]};
-      multiply_scaled(warp, of_block, value, scaled);
-      for (int at = 0; at < 4; ++at) sums[at] += of_block[at];
+      float of_block[8] = {};
+      for (int step = 0; step < 2; ++step) {
+        for (int half = 0; half < 2; ++half)
+          multiply(warp, of_block + half * 4, value[half][step], scaled.product[step]);
+        for (int half = 0; half < 2; ++half)
+          multiply(warp, of_block + half * 4, value[half][step], scaled.lost[step]);
+      }
+      for (int at = 0; at < 8; ++at) sums[at] += of_block[at];
     }
   }
 
@@ -290,27 +278,27 @@ class CodeProducts {
     warp.sync();
   }
 
-  /// What a level in the centre is worth, by groups. A fragment whose first eight rows are their
-  /// minima, and its last eight their scales: neither is rounded.
+  /// What the code zero is worth, by groups: in the first eight rows of the sums' last fragment.
+  /// Nothing is rounded: minima, or the scales of levels below zero, are a side of the product.
   template <class Warp>
-  KVAST_HD static void add_centres(const Warp& warp, const std::byte* values,
-                                   const FourHalves (&weight)[kTiles][2],
-                                   float (&sums)[kTiles][kSums]) {
+  KVAST_HD static void add_zeros(const Warp& warp, const std::byte* values,
+                                 const FourHalves (&weight)[kTiles][2], float of_scales,
+                                 float (&sums)[kTiles][kSums]) {
     static_assert(kDim <= 8 * kBlockTokens);
+    constexpr int kPlane = ValueTile::kPlanes - 1;
+    const float factor =
+        ValueTile::kPlanes == 2 ? of_scales : -of_scales * static_cast<float>(ValuePairs::kZero);
     const int group = warp.lane() / 4;
+    FourHalves number[2] = {};
+    for (int step = 0; step < 2; ++step) {
+      if (group < kDim / kBlockTokens)
+        number[step] = ValueTile::metadata(values, kPlane, group_of(warp.lane(), group, step));
+    }
     for (int tile = 0; tile < kTiles; ++tile) {
       float sum[4] = {};
-      for (int step = 0; step < 2; ++step) {
-        FourHalves scale{};
-        FourHalves minimum{};
-        if (group < kDim / kBlockTokens) {
-          scale = ValueTile::metadata(values, 0, group_of(warp.lane(), group, step));
-          minimum = ValueTile::metadata(values, 1, group_of(warp.lane(), group, step));
-        }
-        multiply_rows(warp, sum, minimum, scale, weight[tile][step]);
-      }
-      for (int row = 0; row < 2; ++row)
-        sums[tile][kDim / 4 + row] += sum[row] + sum[2 + row] * ValuePairs::kCentre;
+      for (int step = 0; step < 2; ++step)
+        multiply_rows(warp, sum, number[step], {}, weight[tile][step]);
+      for (int row = 0; row < 2; ++row) sums[tile][kDim / 4 + row] += sum[row] * factor;
     }
   }
 

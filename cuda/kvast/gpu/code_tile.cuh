@@ -95,20 +95,28 @@ struct CodeTile {
     return least_of(kScalePower - 1 + kBias - exponent, 15);
   }
 
-  /// The power of two that a weight of at most 1 is multiplied by, so that its products with the
-  /// live tokens' scales are neither too large for halves nor lost among the smallest: kMostPower,
-  /// 9, 4 or 0, so that few blocks ask for another one than those before them.
+  /// The power of two that the product of a weight of at most 1 and a live token's scale is
+  /// multiplied by, so that it is neither too large for halves nor lost among the smallest. Up to
+  /// kMostPower is the weights' part, what is more the scales', which stay below 2. `before`: of
+  /// the blocks before, kept while it will do, as sums would have to be multiplied for another one.
   template <class Warp>
-  KVAST_HD static int weight_power(const Warp& warp, const std::byte* tile, std::uint32_t live) {
+  KVAST_HD static int weight_power(const Warp& warp, const std::byte* tile, std::uint32_t live,
+                                   int before) {
     if constexpr (kPlanes == 0) return kMostPower;
     // a lane's words are of the same two tokens, whatever their group
     const std::uint32_t both = live >> (warp.lane() * 2 % kBlockTokens);
     const std::uint32_t seen = (both & 1U) * 0xFFFFU | (both >> 1U & 1U) * 0xFFFF0000U;
-    const int exponent = static_cast<int>(largest_scale(warp, tile, seen) >> 10U);
-    return clamped((30 - exponent) / 5 * 5 - 1, 0, kMostPower);
+    int most = most_power(warp, tile, seen);
+    // dead tokens' scales are multiplied as well, and infinity times a weight of 0 is no number
+    if (most > kMostPower) most = most_of(kMostPower, least_of(most, most_power(warp, tile, ~0U)));
+    return before <= most && before + 9 > most ? before : most_of((most + 1) / 5 * 5 - 1, 0);
   }
 
  private:
+  template <class Warp>
+  KVAST_HD static int most_power(const Warp& warp, const std::byte* tile, std::uint32_t seen) {
+    return most_of(29 - static_cast<int>(largest_scale(warp, tile, seen) >> 10U), 0);
+  }
   /// As bits of a half. `seen`: bits of a lane's words that count.
   template <class Warp>
   KVAST_HD static std::uint32_t largest_scale(const Warp& warp, const std::byte* tile,
