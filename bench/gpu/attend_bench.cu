@@ -37,7 +37,7 @@ bool is_right(benchmark::State& state, Decoder<S>& decoder, typename Decoder<S>:
   const double error = error_of(decoder);
   state.counters["error"] = error;
   if (error <= 2e-3) return true;
-  state.SkipWithError("the answer is wrong: nothing was timed");
+  tell_wrong(state);
   return false;
 }
 /// Times are kept as `name`, and shown beside those of the same case in f16.

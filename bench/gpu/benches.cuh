@@ -15,6 +15,13 @@ inline const Bandwidth& bandwidth() {
   return measured;
 }
 
+/// Ends a bench whose answer was wrong, and the program, once all have run, with a failure.
+inline int wrong_answers = 0;
+inline void tell_wrong(benchmark::State& state) {
+  ++wrong_answers;
+  state.SkipWithError("the answer is wrong: nothing was timed");
+}
+
 void add_attend_benches();
 void add_policy_benches();
 

@@ -210,14 +210,15 @@ double error_of(Decoder<S>& decoder) {
   for (std::size_t member = 0; member < group; ++member) {
     double sum = 0.0;
     std::vector<double> totals(dim);
+    std::vector<double> query(dim);
+    for (std::size_t at = 0; at < dim; ++at)
+      query[at] = number_at(Kind::query, one.batch - 1, one.context - 1,
+                            shape.query_heads - shape.group() + static_cast<int>(member),
+                            static_cast<int>(at));
     for (std::size_t token = 0; token < context; ++token) {
       double logit = 0.0;
-      for (std::size_t at = 0; at < dim; ++at) {
-        const float query = number_at(Kind::query, one.batch - 1, one.context - 1,
-                                      shape.query_heads - shape.group() + static_cast<int>(member),
-                                      static_cast<int>(at));
-        logit += static_cast<double>(keys[token * dim + at]) * static_cast<double>(query);
-      }
+      for (std::size_t at = 0; at < dim; ++at)
+        logit += static_cast<double>(keys[token * dim + at]) * query[at];
       const double weight = std::exp(4.0 / std::sqrt(static_cast<double>(dim)) * logit);
       sum += weight;
       for (std::size_t at = 0; at < dim; ++at)

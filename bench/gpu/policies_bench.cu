@@ -67,7 +67,7 @@ void time_commit(benchmark::State& state) {
   Evicting<S> decoder(kTokens / 2);
   Result<int> tokens = decoder.cache().tokens(kBatch - 1, kShape.layers - 1, 7);
   if (!tokens || *tokens != kTokens / 2) {
-    state.SkipWithError("the answer is wrong: nothing was timed");
+    tell_wrong(state);
     return;
   }
   double commits = 0.0;
@@ -143,7 +143,7 @@ void time_select(benchmark::State& state, int kept) {
   }
   Result<int> left = decoder.cache().tokens(kBatch - 1, kShape.layers - 1, 7);
   if (!left || *left != kept) {
-    state.SkipWithError("the answer is wrong: nothing was timed");
+    tell_wrong(state);
     return;
   }
   rank(timer().stream());

@@ -115,5 +115,5 @@ int main(int arguments, char** values) {
   kvast::bench::add_policy_benches();
   benchmark::Initialize(&arguments, values);
   benchmark::RunSpecifiedBenchmarks();
-  return 0;
+  return kvast::bench::wrong_answers == 0 ? 0 : 1;
 }

@@ -189,6 +189,20 @@ TEST(GpuConvert, AttentionOnTheDeviceDecidesAsTheHostsDoes) {
   check_fused(Corm{.window = 16, .recent = 8});
 }
 
+/// A prompt that goes on after it moved: what waits is sealed by the device's first pass.
+TEST(GpuConvert, PromptsGoOnWhereTheyWereMovedTo) {
+  test::begin_schedule(test::kSchedules[0]);
+  using Mine = Pair<Full, Kivi<4>>;
+  Mine pair({}, {.residual = 0});
+  for (int chunk = 0; chunk < 4; ++chunk)
+    ASSERT_NO_FATAL_FAILURE(
+        (Mine::pass(pair.host, pair.numbers(160), {.tokens = 160, .more_of_prompt = true})));
+  ASSERT_NO_FATAL_FAILURE(pair.to_device());
+  ASSERT_NO_FATAL_FAILURE(pair.pass_on_device(pair.numbers(1), {}));
+  EXPECT_EQ(pair.device.counters().missing, 0);
+  EXPECT_EQ(*pair.device.tokens(kSequence, 0, 0), 641);
+}
+
 TEST(GpuConvert, MisuseIsRefusedByName) {
   Pair<Full, Dense<half>> pair({}, {});
   ASSERT_NO_FATAL_FAILURE(

@@ -3,79 +3,16 @@
 // tests/gpu/graph_test.cu replays CUDA's own graphs.
 #include <gtest/gtest.h>
 
-#include "kvast/gpu/kv_cache.cuh"
+#include "kvast/gpu/convert.cuh"
 #include "kvast/policy/full.h"
 #include "kvast/policy/h2o.h"
-#include "tests/simt/queueing_device.h"
-#include "tests/support/random.h"
+#include "kvast/policy/tova.h"
+#include "tests/simt/queued_decoder.h"
 
 namespace kvast {
 namespace {
 
-using Device = test::QueueingDevice;
-
-constexpr Shape kShape{.query_heads = 2, .heads = 2, .head_dim = 64};
-constexpr int kSequences = 2;
-
-/// A cache, and tokens for it.
-template <class Policy, class S>
-class Decoder {
- public:
-  using Cache = KVCache<Policy, OnGpu<S, Device>>;
-
-  explicit Decoder(Policy policy = {}, S storage = {})
-      : cache(kShape, policy, {storage}, pool_, {.sequences = kSequences}) {}
-
-  void pass(const gpu::PassOptions& options, bool attends = false) {
-    auto pass = cache.begin(options);
-    ASSERT_TRUE(pass) << pass.status().message();
-    ASSERT_NO_FATAL_FAILURE(append(*pass, attends));
-    ASSERT_TRUE(pass->commit());
-  }
-  void append(typename Cache::Pass& pass, bool attends) {
-    ASSERT_TRUE(pass.append(0, numbers_.data(), numbers_.data()));
-    if (!attends) return;
-    const Status status = pass.attend(0, numbers_.data(), output_.data());
-    ASSERT_TRUE(status) << status.message();
-  }
-  Device::Work capture(int tokens, bool attends = false) {
-    Device::Work work;
-    Device::captured = &work;
-    pass({.tokens = tokens}, attends);
-    Device::captured = nullptr;
-    return work;
-  }
-  /// Other tokens and queries from now on, where the last ones were read.
-  void draw(int seed) {
-    const auto drawn = test::Random(static_cast<std::uint64_t>(seed)).normals(numbers_.size() / 8);
-    std::copy(drawn.begin(), drawn.end(), numbers_.begin());
-  }
-  const gpu::Pool<Device>& pool() const { return pool_; }
-  void expect_tokens(int tokens) {
-    for (int sequence = 0; sequence < kSequences; ++sequence) {
-      for (int head = 0; head < kShape.heads; ++head)
-        ASSERT_EQ(*cache.tokens(sequence, 0, head), tokens)
-            << "sequence " << sequence << ", head " << head;
-    }
-    ASSERT_EQ(cache.counters().missing, 0);
-  }
-
- private:
-  struct Waits {
-    ~Waits() { (void)Device::wait({}); }
-  };
-
-  Waits for_releases_;
-  std::vector<float> numbers_ = std::vector<float>(kSequences * 520 * 4 * 64, 0.5F);
-  std::vector<float> output_ = std::vector<float>(kSequences * 520 * 4 * 64);
-  gpu::Pool<Device> pool_{{.slab_bytes = 4096}};
-
- public:
-  Cache cache;
-
- private:
-  Waits for_passes_;  // they read the numbers
-};
+using namespace test::queued;
 
 TEST(GpuReplay, ReservesAddUpUntilTheyAreSettled) {
   Decoder<Full, Kivi<4>> decoder;
@@ -121,6 +58,39 @@ TEST(GpuReplay, RoundsPromiseWhatTheyNeed) {
   }
 }
 
+/// Graphs that bring each sequence its tokens, one before the other.
+TEST(GpuReplay, SequencesTakeTurns) {
+  Decoder<Full, Dense<half>> decoder;
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_TRUE(decoder.cache.reserve(64));
+    for (const std::vector<int>& counts : {std::vector<int>{1, 0}, std::vector<int>{0, 1}}) {
+      const Device::Work work = decoder.capture({.counts = counts});
+      for (int at = 0; at < 64; ++at) Device::replay(work);
+      ASSERT_TRUE(Device::wait({}));
+    }
+  }
+  ASSERT_TRUE(decoder.cache.settle());
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(1 + 3 * 64));
+}
+
+/// A sequence that replays filled is not empty, although the host began none of its passes.
+TEST(GpuReplay, SequencesThatReplaysFilledAreNotLoaded) {
+  Decoder<Full, Dense<half>> decoder;
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+  ASSERT_TRUE(decoder.cache.clear(1));
+  ASSERT_TRUE(decoder.cache.reserve(100));
+  const Device::Work work = decoder.capture(1);
+  for (int at = 0; at < 50; ++at) Device::replay(work);
+  BlockPool host_pool;
+  KVCache<Full, Dense<half>> host(kShape, {}, {}, host_pool);
+  EXPECT_THROW((void)gpu::to_device(host, decoder.cache, 1), Error);
+  for (int at = 0; at < 50; ++at) Device::replay(work);  // they were reserved
+  ASSERT_TRUE(decoder.cache.settle());
+  EXPECT_EQ(decoder.cache.length(1), 100);
+  ASSERT_EQ(decoder.cache.counters().missing, 0);
+}
+
 /// What was reserved before clear() is not asked for after it.
 TEST(GpuReplay, ClearForgetsReserves) {
   Decoder<Full, Dense<half>> decoder;
@@ -160,6 +130,7 @@ void check_too_many(int tokens, bool attends) {
 TEST(GpuReplay, MoreThanReservedAreTold) {
   check_too_many<Full, Kivi<4>>(1, false);
   check_too_many<Full, Kivi<4>>(40, true);
+  check_too_many<TOVA, Dense<half>>(1, true);
 }
 
 /// A captured pass brings its own counts, whatever ran between capture and replay.
@@ -204,50 +175,6 @@ TEST(GpuReplay, TheHostGoesOnWithoutSettling) {
       ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .more_of_prompt = true}));
     ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(1 + replays + 512 * (replays + 3)));
   }
-}
-
-/// A pass that seals what several chunks left: the host's report is of before it.
-TEST(GpuLateReports, ChunksThatAreSealedLater) {
-  for (const auto& [passes, tokens] : {std::pair{3, 512}, std::pair{40, 1}}) {
-    Decoder<Full, Kivi<4>> decoder({}, {.residual = 0});
-    for (int chunk = 0; chunk < 4; ++chunk)
-      ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .more_of_prompt = true}));
-    ASSERT_TRUE(Device::wait({}));
-    ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .last_of_prompt = true}));
-    for (int at = 0; at < passes; ++at) ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = tokens}));
-    ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(5 * 512 + passes * tokens));
-  }
-}
-
-/// A chunk that waits beside replays: they seal it, and what they may take was promised.
-TEST(GpuLateReports, ChunksBesideReplays) {
-  Decoder<Full, Kivi<4>> decoder({}, {.residual = 0});
-  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
-  ASSERT_TRUE(decoder.cache.reserve(10));
-  const Device::Work work = decoder.capture(1);
-  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .more_of_prompt = true}));
-  Device::replay(work);
-  ASSERT_TRUE(decoder.cache.settle());
-  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(514));
-}
-
-/// A pass of one sequence leaves another one's unfinished prompt as it is.
-TEST(GpuLateReports, PromptsGoOnBesideSteps) {
-  Decoder<Full, Kivi<4>> decoder({}, {.residual = 0});
-  const std::vector<int> chunk{0, 512};
-  const std::vector<int> step{1, 0};
-  ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = step}));
-  ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = chunk, .more_of_prompt = true}));
-  ASSERT_TRUE(Device::wait({}));
-  const std::size_t before = *decoder.cache.bytes_in_use();
-  ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = step}));
-  EXPECT_EQ(*decoder.cache.bytes_in_use(), before);  // nothing was sealed
-  ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = chunk, .more_of_prompt = true}));
-  ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = chunk, .last_of_prompt = true}));
-  for (int at = 0; at < 3; ++at) ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 100}));
-  EXPECT_LT(*decoder.cache.bytes_in_use(), 2 * before);
-  EXPECT_EQ(*decoder.cache.tokens(1, 0, 1), 3 * 512 + 300);
-  EXPECT_EQ(decoder.cache.counters().missing, 0);
 }
 
 /// Captured work that is given up has not been done: real tokens stay, and nothing is torn.

@@ -142,8 +142,7 @@ class CacheMemory {
     return {};
   }
 
-  /// Bounds for replays of `tokens` more tokens to each sequence: how many of those before it have
-  /// run is not known before settle().
+  /// For `tokens` more tokens to each sequence; how many replays have run settle() learns.
   Status reserve(int tokens, Caller caller) {
     require(tokens >= 0 && tokens <= (1 << 20), caller, "reserve: tokens is ", tokens,
             ", must lie in [0, 2^20]");
@@ -168,12 +167,19 @@ class CacheMemory {
   /// Learns what replays of a captured pass did. Waits.
   Status settle() {
     if (!exists()) return {};
-    std::vector<int> unsealed;
-    Status status = tables_.read(next_counts_, unsealed, latest_);
-    if (!status) return status;
-    reserves_.settle(next_counts_, unsealed, latest_);
-    lengths_ = next_counts_;
+    typename CacheTables<DeviceType>::Copy host;
+    if (Status status = tables_.read(host, latest_); !status) return status;
+    reserves_.settle(host.lengths, host.unsealed, latest_);
+    lengths_ = host.lengths;
+    for (std::size_t at = 0; at < lengths_.size(); ++at) prompted_[at] = host.prompt_ends[at] > 0;
     return {};
+  }
+  /// The same while replays may go on.
+  Status learn_lengths() {
+    const int replays = reserves_.replayed();
+    Status status = settle();
+    reserves_.expect_replays(replays);
+    return status;
   }
   void check_no_capture(const char* verb, Caller caller) const {
     require(!DeviceType::capturing(pool_.stream()), caller, verb, ": the stream is capturing");
@@ -300,9 +306,7 @@ class CacheMemory {
 
   static Status torn_status(const char* verb) {
     return {StatusCode::device_failed,
-            kvast::detail::join_text(verb,
-                                     ": the cache is torn, as the device failed in an "
-                                     "earlier pass; clear it")};
+            kvast::detail::join_text(verb, ": an earlier pass tore the cache; clear it")};
   }
 
   /// Tables and blocks for a pass that brings `counts`; where it fails nothing has changed.
@@ -317,8 +321,8 @@ class CacheMemory {
     std::int64_t most = 0;
     for (std::size_t at = 0; at < counts.size(); ++at)
       most = std::max<std::int64_t>(most, std::int64_t{lengths_[at]} + counts[at]);
-    const std::int64_t blocks = blocks_of(most + reserves_.replayed()) + 1;
-    return tables_.widen(static_cast<int>(std::min(blocks, reserves_.most_blocks())), codes_);
+    most = blocks_of(most + reserves_.replayed()) + 1;
+    return tables_.widen(static_cast<int>(reserves_.most_blocks(counts, latest_, most)), codes_);
   }
 
   Status finish() {

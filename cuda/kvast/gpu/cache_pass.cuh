@@ -64,9 +64,10 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
   /// included: `queries` [rows, Q, D], `output` [rows, Q, Dv], device memory, of any element types.
   /// Causal within the pass; sums in f32. Keys are multiplied in the storage's elements, queries
   /// are rounded to them, but for Dense<float>; codes are read as they are, beside f16 queries.
-  /// Between append and commit, any number of times. The first call with so many queries allocates;
-  /// where that fails (StatusCode::pool_exhausted) the pass goes on as if it had not been called.
-  /// Heads of at most 256 features. Throws Error for formats that no kernel reads.
+  /// Between append and commit, any number of times; once, where the policy watches. The first call
+  /// with so many queries allocates; where that fails (StatusCode::pool_exhausted) the pass goes on
+  /// as if it had not been called. Heads of at most 256 features. Throws Error for formats that no
+  /// kernel reads.
   Status attend(int layer, const gpu::Tensor& queries, const gpu::OutputTensor& output,
                 const gpu::AttendOptions& options = {}, Caller caller = Caller::here()) {
     auto& memory = memory_of(caller);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -111,8 +112,14 @@ class CacheTables {
     }
     return status;
   }
-  /// Of all sequences, and the report of everything that was sent. Waits for the stream.
-  Status read(std::vector<int>& host_lengths, std::vector<int>& host_unsealed, Counters& now) {
+  /// What the host has of all sequences.
+  struct Copy {
+    std::vector<int> lengths;
+    std::vector<int> prompt_ends;
+    std::vector<int> unsealed;
+  };
+  /// And the report of everything that was sent. Waits for the stream.
+  Status read(Copy& host, Counters& now) {
     Status status;
     const auto get = [&](std::vector<int>& to, const int* array) {
       to.resize(static_cast<std::size_t>(sequences_));
@@ -120,13 +127,17 @@ class CacheTables {
         return DeviceType::copy(to.data(), array, to.size() * sizeof(int), pool_.stream());
       });
     };
-    get(host_lengths, lengths);
-    get(host_unsealed, unsealed);
+    get(host.lengths, lengths);
+    get(host.prompt_ends, prompt_ends);
+    get(host.unsealed, unsealed);
     status.then(
         [&] { return DeviceType::copy(report, counters, sizeof(Counters), pool_.stream()); });
     status.then([&] { return DeviceType::wait(pool_.stream()); });
     if (!status) return status;
     now = *report;  // nothing is under way
+    // loaded sequences were in no pass yet, which would have counted them
+    now.unsealed = std::accumulate(host.unsealed.begin(), host.unsealed.end(), 0);
+    *report = now;
     report->check = now.sum();
     return {};
   }

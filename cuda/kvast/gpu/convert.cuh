@@ -116,6 +116,7 @@ struct detail::CacheAccess {
   static void check(const Host& host, const Device& device, int sequence, const char* verb,
                     Caller caller) {
     device.memory_.check(sequence, 0, 0, caller);
+    device.memory_.check_no_capture(verb, caller);
     require(host.state_ == Host::Open::none && !device.memory_.open() && !device.memory_.torn(),
             caller, verb, ": a pass is open, or a cache is torn");
     require(host.layers() == device.layers(), caller, verb, ": the caches have ", host.layers(),
@@ -127,14 +128,20 @@ struct detail::CacheAccess {
                   shape.values() == view.value_dim,
               caller, verb, ": layer ", layer, " has another shape on the device");
       const LayerPlan& plan = host.layers_[static_cast<std::size_t>(layer)].plan;
-      require(
-          plan.is_coded() == (view.coded_keys.bytes > 0) && plan.keeps_order == view.keeps_order,
-          caller, verb, ": layer ", layer, " is kept otherwise on the device");
+      require(plan.is_coded() == (view.coded_keys.bytes > 0) &&
+                  plan.keeps_order == view.keeps_order &&
+                  (!plan.is_coded() || (plan.formats.residual == view.residual &&
+                                        plan.formats.first_coded == view.first_coded)),
+              caller, verb, ": layer ", layer, " is kept otherwise on the device");
     }
     require(host.seen_ == host.length_, caller, verb,
             ": token positions with gaps are not on the device");
   }
 
+  template <class Device>
+  static Status learn_lengths(Device& device) {
+    return device.memory_.learn_lengths();
+  }
   template <class Formats, class Host, class Device>
   static Status to_device(Host& from, Device& to, int sequence) {
     gpu::SequenceImage image;
@@ -231,6 +238,8 @@ Status to_device(KVCache<Policy, S, HostArch>& from,
   static_assert(!kvast::detail::Chooses<Policy>,
                 "kvast to_device: what FastGen chose for each head does not travel yet");
   kvast::detail::CacheAccess::check(from, to, sequence, "to_device", caller);
+  // replays may have filled it
+  if (Status status = kvast::detail::CacheAccess::learn_lengths(to); !status) return status;
   require(to.length(sequence) == 0, caller, "to_device: sequence ", sequence, " has ",
           to.length(sequence), " tokens; clear it");
   return kvast::detail::CacheAccess::to_device<DeviceFormats<S>>(from, to, sequence);

@@ -25,8 +25,9 @@ struct Counters {
   int missing = 0;   ///< blocks that a kernel did not get: a mistake of ours, and the cache is lost
   int refused = 0;   ///< numbers that were not finite or too large for the storage
   int step = 0;      ///< passes that are over
-  int brought = 0;   ///< tokens of the longest sequence of each of them, summed up modulo 2^32
-  int unsealed = 0;  ///< the most tokens of a sequence that came since a pass that sealed
+  int brought = 0;   ///< tokens of all sequences in them, modulo 2^32
+  int unsealed = 0;  ///< tokens of all sequences that came since each was last sealed
+  int longest = 0;   ///< blocks of the longest list that a head ever had
   int check = 0;     ///< of all above: the host may read while it is being written
 
   /// Changes that cancel out in a plain sum, as of blocks that move between sizes, do not here.
@@ -39,6 +40,7 @@ struct Counters {
     add(step);
     add(brought);
     add(unsealed);
+    add(longest);
     return static_cast<int>(total);
   }
 };

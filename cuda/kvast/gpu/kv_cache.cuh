@@ -167,9 +167,10 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     return Pass(*this);
   }
   /// Memory for `tokens` more tokens of every sequence, for passes that the host does not begin:
-  /// replays of a captured graph. Until settle() what earlier calls asked for counts as well. After
-  /// more replays than that a head may find no block: then Counters::missing is not 0, what came
-  /// was not kept, and the cache takes nothing but `clear`.
+  /// replays of captured graphs, which may bring them to some sequences before others. Until
+  /// settle() what earlier calls asked for counts as well. After more replays than that a head may
+  /// find no block: then Counters::missing is not 0, what came was not kept, and the cache takes
+  /// nothing but `clear`.
   Status reserve(int tokens, Caller caller = Caller::here()) {
     if (Status status = memory_.reserve(tokens, caller); !status) return status;
     Status status = keep_for_policy(0, 0);

@@ -2,6 +2,8 @@
 // The host's side of observe: memory for what attention keeps for policies.
 #pragma once
 
+#include <limits>
+
 #include "kvast/gpu/attend_run.cuh"
 #include "kvast/gpu/observe.cuh"
 
@@ -82,7 +84,10 @@ Status show_weights(AttendRunner<Kept, DeviceType>& runner, const AttendCall& ca
                     typename DeviceType::Stream stream) {
   if (call.options.window > 0) {
     rules.visible = visible;
-    const Grid lines{call.layer.tables() * rules.queries, CountVisible::kSharedBytes};
+    const std::int64_t all = std::int64_t{call.layer.tables()} * rules.queries;
+    if (all > std::numeric_limits<int>::max())
+      return {StatusCode::device_failed, "attend: a window over more than 2^31 - 1 rows of heads"};
+    const Grid lines{static_cast<int>(all), CountVisible::kSharedBytes};
     if (Status status =
             DeviceType::launch(CountVisible{call, visible, rules.queries}, lines, stream);
         !status)

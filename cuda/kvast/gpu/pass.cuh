@@ -81,22 +81,22 @@ struct EndPass {
   template <class Block>
   KVAST_HD void operator()(Block& block) const {
     auto* shared = reinterpret_cast<int*>(block.shared());
-    int most = 0;
+    int came = 0;
     int waiting = 0;
     for (int at = block.thread(); at < sequences; at += block.threads()) {
       const int count = rows[at].count;
       lengths[at] += count;
       if (prompt_ends != nullptr && count > 0) prompt_ends[at] = lengths[at];
       unsealed[at] = seals && count > 0 ? 0 : unsealed[at] + count;
-      most = most_of(most, count);
-      waiting = most_of(waiting, unsealed[at]);
+      came += count;
+      waiting += unsealed[at];
     }
-    most = block_most(block, most, shared);
-    waiting = block_most(block, waiting, shared);
+    came = block_scan(block, came, shared).total;
+    waiting = block_scan(block, waiting, shared).total;
     if (block.thread() != 0) return;
     ++counters->step;
     counters->brought =
-        static_cast<int>(static_cast<unsigned>(counters->brought) + static_cast<unsigned>(most));
+        static_cast<int>(static_cast<unsigned>(counters->brought) + static_cast<unsigned>(came));
     counters->unsealed = waiting;
     counters->check = counters->sum();
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The planner on the device: one small launch per step writes the work list, so that a captured
-// graph stays valid while lengths grow and heads differ.
+// The planner on the device: one small launch per layer and pass writes the work list, so that a
+// captured graph stays valid while lengths grow and heads differ.
 #pragma once
 
 #include "kvast/gpu/collective.cuh"

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "kvast/gpu/ledger.h"
@@ -83,7 +84,7 @@ class Reserves {
     add(sizes.coded_values, coded);
     return promise(wanted_);
   }
-  /// For replays that bring `tokens` to each sequence, in all, until settle().
+  /// For replays that bring `tokens` to each sequence, or as many in all, until settle().
   void expect_replays(int tokens) { replayed_ = tokens; }
   int replayed() const { return replayed_; }
 
@@ -91,18 +92,19 @@ class Reserves {
   void advance(const std::vector<int>& counts, bool seals) {
     for (Ledger& ledger : ledgers_)
       ledger.advance([&](std::size_t at) { return counts[at]; }, seals);
-    sent_ += static_cast<unsigned>(most_of(counts));
+    sent_ += static_cast<unsigned>(sum_of(counts));
     for (std::size_t at = 0; at < counts.size(); ++at)
       unsealed_[at] = seals && counts[at] > 0 ? 0 : unsealed_[at] + counts[at];
   }
   /// Tokens of one sequence that came since the last pass that sealed.
   int unsealed() const { return *std::max_element(unsealed_.begin(), unsealed_.end()); }
-  /// No head can have more blocks than its cache.
-  std::int64_t most_blocks() const {
-    std::int64_t most = 0;
-    for (const Sizes& sizes : sizes_)
-      most = std::max(most, promised_[static_cast<std::size_t>(sizes.side)]);
-    return most;
+  /// Blocks that no list of a head can have more of at the end of a pass that brings `counts`,
+  /// after `seen`, where it has `longest` at most by the tokens that ever came.
+  std::int64_t most_blocks(const std::vector<int>& counts, const Counters& seen,
+                           std::int64_t longest) const {
+    // what was sealed had blocks before, and one block may be begun for each kind
+    return std::min(longest, 2 * (std::int64_t{seen.longest} + 1) +
+                                 blocks_of(since_report(seen) + sum_of(counts)));
   }
   void forget(int sequence) {
     for (Ledger& ledger : ledgers_) ledger.forget(sequence);
@@ -148,18 +150,21 @@ class Reserves {
     return static_cast<int>(local_.size()) - 1;
   }
 
-  static int most_of(const std::vector<int>& counts) {
-    return *std::max_element(counts.begin(), counts.end());
+  static std::int64_t sum_of(const std::vector<int>& counts) {
+    return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
   }
-  /// The most tokens that one sequence can have got since a report.
+  /// The most tokens that all sequences can have got since a report.
   std::int64_t since_report(const Counters& seen) const {
     const auto ahead = static_cast<int>(sent_ - static_cast<unsigned>(seen.brought));
-    return std::max<std::int64_t>(0, std::int64_t{ahead} + replayed_);  // replays may be reported
+    const std::int64_t replays = std::int64_t{replayed_} * sequences_;
+    return std::max<std::int64_t>(0, ahead + replays);  // replays may be reported already
   }
 
   std::vector<std::int64_t>& bounds(const std::vector<int>& counts, bool seals,
                                     const Counters& seen) {
-    const std::int64_t since = blocks_of(since_report(seen) + most_of(counts));
+    // whichever sequences they are of, each begins one block that they do not fill
+    const std::int64_t tokens = since_report(seen) + sum_of(counts);
+    const std::int64_t since = tokens / kBlockTokens + std::min<std::int64_t>(tokens, sequences_);
     wanted_.assign(local_.size(), 0);
     growth_.assign(local_.size(), 0);
     for (std::size_t layer = 0; layer < sizes_.size(); ++layer) {
@@ -169,11 +174,12 @@ class Reserves {
           [&](std::size_t at) { return counts[at] + replayed_; }, seals || replayed_ > 0);
       // what waited at the report may be sealed by now as well
       const std::int64_t sealable =
-          since + (habits_[layer].residual + seen.unsealed) / kBlockTokens + 2;
+          (tokens + seen.unsealed) / kBlockTokens +
+          std::int64_t{sequences_} * (habits_[layer].residual / kBlockTokens + 2);
       const auto add = [&](int at, std::int64_t blocks, std::int64_t more) {
         if (at < 0) return;
         wanted_[static_cast<std::size_t>(at)] += sizes.heads * blocks;
-        growth_[static_cast<std::size_t>(at)] += std::int64_t{sizes.heads} * sequences_ * more;
+        growth_[static_cast<std::size_t>(at)] += sizes.heads * more;
       };
       add(sizes.side, bound.dense + bound.coded, since + (habits_[layer].coded ? sealable : 0));
       add(sizes.dense_keys, bound.dense, since);

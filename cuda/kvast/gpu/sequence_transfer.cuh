@@ -54,9 +54,7 @@ class SequenceTransfer {
     set(memory_.tables_.lengths, image.length);
     set(memory_.tables_.prompt_ends, image.prompt_end);
     set(memory_.tables_.unsealed, unsealed);
-    const int replays = memory_.reserves_.replayed();  // they are still to come
-    status.then([&] { return memory_.settle(); });
-    memory_.reserves_.expect_replays(replays);
+    status.then([&] { return memory_.learn_lengths(); });
     memory_.torn_ = memory_.torn_ || !status;
     return status;
   }

@@ -20,6 +20,7 @@ struct ShareRanks {
   KVAST_HD void operator()(Block& block) const {
     const LayerView& layer = place.layer(block);
     if (place.sequence(block) >= layer.sequences || !turns[place.entry(block)].acts) return;
+    if (layer.counters->missing != 0) return;  // heads may have unlike many blocks
     const int lane = block.warp().lane();
     const Head* heads = &layer.head(place.sequence(block) * layer.head_count);
     for (int index = block.warp_index(); index < heads[0].blocks(); index += block.warps()) {

@@ -132,6 +132,18 @@ KVAST_HD void give_record(const Block& block, const LayerView& layer, kvast::Blo
   give_block(block, layer.side, reinterpret_cast<std::byte*>(record));
 }
 
+/// *at becomes `value`, unless it is more already.
+template <class Block>
+KVAST_HD void raise(const Block& block, int* at, int value) {
+  auto* word = reinterpret_cast<unsigned*>(at);
+  unsigned seen = 0;  // counts are not negative
+  while (static_cast<int>(seen) < value) {
+    const unsigned found = block.compare_exchange(word, seen, static_cast<unsigned>(value));
+    if (found == seen) return;
+    seen = found;
+  }
+}
+
 /// Takes records for list[list.count .. blocks), without counting them. False where one is missing,
 /// or the list has no room, as when more replays came than were reserved: then none is taken, and
 /// Counters::missing says so. Every thread takes part; `shared`: see block_scan.
@@ -147,7 +159,10 @@ KVAST_HD bool extend(const Block& block, const LayerView& layer, BlockList& list
     list.data[at] = take_record(block, layer, coded);
     missing += list.data[at] == nullptr ? 1 : 0;
   }
-  if (block_scan(block, missing, shared).total == 0) return true;
+  if (block_scan(block, missing, shared).total == 0) {
+    if (block.thread() == 0) raise(block, &layer.counters->longest, blocks);
+    return true;
+  }
   for (int at = list.count + block.thread(); at < blocks; at += block.threads()) {
     if (list.data[at] != nullptr) give_record(block, layer, list.data[at], coded);
   }
