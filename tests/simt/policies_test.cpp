@@ -84,8 +84,6 @@ TEST(GpuPolicies, BytesStayAsTheyAre) {
   check_bytes(StreamingLLM{.sinks = 4, .recent = 40}, Kivi<4>{.residual = 0});
 }
 
-// Sanitizers have seen every kernel by now, and see these policies in the laws.
-#if !defined(__SANITIZE_ADDRESS__)
 TEST(GpuPolicies, Tova) { check_history(TOVA{.tokens_kept = 50, .recent = 4}, 200); }
 TEST(GpuPolicies, Corm) {
   check_history(Corm{.window = 20, .recent = 8}, 150);
@@ -109,7 +107,6 @@ TEST(GpuPolicies, PromptsEndOneByOne) {
   ASSERT_NO_FATAL_FAILURE(twins.pass({0, 40}, true));
   ASSERT_NO_FATAL_FAILURE(twins.compare());
 }
-#endif
 
 }  // namespace
 }  // namespace kvast
