@@ -189,5 +189,67 @@ TYPED_TEST(CodeProductsSums, DeadTokensTakeNoPrecision) {
   check<TypeParam>(8, 2e-2, weight, one_huge_token<1000>, ~(1U << 5U));
 }
 
+/// One warp multiplies queries with the keys of a block.
+template <class Format>
+struct ScoreBlock {
+  using Products = gpu::CodeProducts<Format, Format, kDim, gpu::kTileRows>;
+  using Tile = typename Products::KeyTile;
+  static constexpr int kThreads = gpu::kWarp;
+  static constexpr std::size_t kSharedBytes = Tile::kBytes + gpu::kTileRows * kDim * sizeof(half);
+  const std::byte* payload = nullptr;
+  const float* queries = nullptr;  ///< [rows, kDim]
+  float* output = nullptr;         ///< [rows, 32]
+
+  template <class Block>
+  KVAST_HD void operator()(Block& block) const {
+    const auto warp = block.warp();
+    const int lane = warp.lane();
+    std::byte* of_codes = block.shared() + Tile::kBytes;
+    Tile::copy(block, payload, kDim, block.shared());
+    block.commit_copies();
+    block.template wait_copies<0>();
+    for (int at = lane; at < gpu::kTileRows * kDim; at += gpu::kWarp)
+      Products::query_number(of_codes, at / kDim, at % kDim) = to_half(queries[at]);
+    warp.sync();
+    float scores[1][gpu::kTileScores];
+    Products::scores(warp, block.shared(), of_codes, scores);
+    for (int index = 0; index < gpu::kTileScores; ++index)
+      output[gpu::row_of(lane, index % 2) * kBlockTokens + gpu::token_of(lane, index / 2)] =
+          scores[0][index];
+  }
+};
+
+/// Where one token decides a channel's range, the codes of all others are alike: what rounding
+/// takes from queries times scales must not be taken for that of codes in the middle.
+TYPED_TEST(CodeProductsSums, ScoresBesideATokenThatIsLoud) {
+  Random random(8);
+  const gpu::PayloadRows<TypeParam, gpu::Part::keys> layout{kDim};
+  for (int draw = 0; draw < 6; ++draw) {
+    std::vector<float> numbers = random.normals(kBlockTokens * kDim);
+    for (int channel = 0; channel < kDim; ++channel)
+      numbers[static_cast<std::size_t>(7 * kDim + channel)] = random.chance(0.5) ? 8.0F : -8.0F;
+    DeviceVector<gpu::Chunk> memory(static_cast<std::size_t>(layout.bytes()) / sizeof(gpu::Chunk));
+    auto* payload = reinterpret_cast<std::byte*>(memory.data());
+    gpu::from_tiles<TypeParam, gpu::Part::keys>(
+        tiles_of<TypeParam, gpu::Part::keys>(numbers, kDim).data(), kDim, payload);
+    DeviceVector<float> queries(gpu::kTileRows * kDim);
+    for (float& one : queries) one = to_float(to_half(static_cast<float>(16.0 * random.normal())));
+    std::vector<double> wanted(gpu::kTileRows * kBlockTokens);
+    for (int row = 0; row < gpu::kTileRows; ++row) {
+      for (int token = 0; token < kBlockTokens; ++token) {
+        double& logit = wanted[static_cast<std::size_t>(row * kBlockTokens + token)];
+        for (int channel = 0; channel < kDim; ++channel)
+          logit += static_cast<double>(queries[static_cast<std::size_t>(row * kDim + channel)]) *
+                   static_cast<double>(layout.number(payload, token, channel));
+      }
+    }
+    DeviceVector<float> output(wanted.size());
+    const ScoreBlock<TypeParam> kernel{payload, queries.data(), output.data()};
+    ASSERT_TRUE(TestDevice::launch(kernel, {1, kernel.kSharedBytes}, stream()));
+    wait();
+    EXPECT_LE(relative_error(output.data(), wanted), 2e-5);
+  }
+}
+
 }  // namespace
 }  // namespace kvast::test

@@ -85,5 +85,20 @@ TEST(GpuLateReports, PromptsOneByOne) {
   check_prompts_one_by_one(Kivi<4>{.residual = 0});
 }
 
+/// Of a prompt in chunks a policy evicts most before anything is sealed: what is gone needs no
+/// codes.
+TEST(GpuLateReports, ChunksThatWereEvicted) {
+  Decoder<StreamingLLM, Kivi<4>> decoder({.sinks = 4, .recent = 60}, {.residual = 0});
+  for (int chunk = 0; chunk < 12; ++chunk) {
+    ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 512, .more_of_prompt = true}));
+    ASSERT_TRUE(Device::wait({}));
+  }
+  const std::size_t before = decoder.pool().bytes_held();
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.last_of_prompt = true}));
+  ASSERT_TRUE(Device::wait({}));
+  EXPECT_LE(decoder.pool().bytes_held(), before + before / 10);
+  EXPECT_EQ(decoder.cache.counters().missing, 0);
+}
+
 }  // namespace
 }  // namespace kvast

@@ -6,6 +6,7 @@
 #include "kvast/gpu/convert.cuh"
 #include "kvast/policy/full.h"
 #include "kvast/policy/h2o.h"
+#include "kvast/policy/streaming_llm.h"
 #include "kvast/policy/tova.h"
 #include "tests/simt/queued_decoder.h"
 
@@ -89,6 +90,64 @@ TEST(GpuReplay, SequencesThatReplaysFilledAreNotLoaded) {
   ASSERT_TRUE(decoder.cache.settle());
   EXPECT_EQ(decoder.cache.length(1), 100);
   ASSERT_EQ(decoder.cache.counters().missing, 0);
+}
+
+/// A sequence that is loaded between replays has room for what they bring, however it waits.
+template <class S>
+void check_load_between(S storage, int tokens, bool waits, int replays) {
+  SCOPED_TRACE(tokens);
+  Decoder<Full, S> decoder({}, storage);
+  BlockPool host_pool;
+  KVCache<Full, S> host(kShape, {}, storage, host_pool);
+  {
+    auto pass = host.begin({.tokens = tokens, .more_of_prompt = waits});
+    ASSERT_TRUE(pass);
+    const std::vector<float> numbers(static_cast<std::size_t>(tokens * 2 * 64), 0.5F);
+    pass->append(0, numbers.data(), numbers.data());
+    pass->commit(0);
+  }
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+  ASSERT_TRUE(decoder.cache.clear(1));
+  ASSERT_TRUE(decoder.cache.reserve(100));
+  const Device::Work work = decoder.capture(1);
+  const Status status = gpu::to_device(host, decoder.cache, 1);
+  ASSERT_TRUE(status) << status.message();
+  for (int at = 0; at < replays; ++at) Device::replay(work);
+  ASSERT_TRUE(decoder.cache.settle());
+  ASSERT_EQ(decoder.cache.counters().missing, 0);
+  EXPECT_EQ(*decoder.cache.tokens(1, 0, 0), tokens + replays);
+}
+TEST(GpuReplay, SequencesAreLoadedBetweenReplays) {
+  check_load_between(Dense<half>{}, 1020, false, 100);
+  check_load_between(Kivi<4>{.residual = 0}, 1020, false, 100);
+  check_load_between(Kivi<4>{.residual = 0}, 1024, true, 1);
+}
+
+/// Loading learns which replays were done: rounds of both promise no more each time.
+TEST(GpuReplay, RoundsOfLoadsPromiseWhatTheyNeed) {
+  Decoder<StreamingLLM, Dense<half>> decoder({.sinks = 4, .recent = 40});
+  BlockPool host_pool;
+  KVCache<StreamingLLM, Dense<half>> host(kShape, {.sinks = 4, .recent = 40}, {}, host_pool);
+  {
+    auto pass = host.begin({.tokens = 20});
+    ASSERT_TRUE(pass);
+    const std::vector<float> numbers(20 * 2 * 64, 0.5F);
+    pass->append(0, numbers.data(), numbers.data());
+    pass->commit(0);
+  }
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+  std::size_t held = 0;
+  for (int round = 0; round < 9; ++round) {
+    ASSERT_TRUE(decoder.cache.reserve(100));
+    const Device::Work work = decoder.capture(1);
+    for (int at = 0; at < 100; ++at) Device::replay(work);
+    ASSERT_TRUE(decoder.cache.clear(1));
+    const Status status = gpu::to_device(host, decoder.cache, 1);
+    ASSERT_TRUE(status) << status.message();
+    if (round == 2) held = decoder.pool().bytes_held();
+  }
+  EXPECT_LE(decoder.pool().bytes_held(), held + held / 20);
+  EXPECT_EQ(decoder.cache.counters().missing, 0);
 }
 
 /// What was reserved before clear() is not asked for after it.

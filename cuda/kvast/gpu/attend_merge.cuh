@@ -30,24 +30,30 @@ struct MergeParts {
       return (std::int64_t{items.first + part} * call.tiles + head_row / tile_rows) * tile_rows +
              row;
     };
+    const auto warp = block.warp();
+    const int lane = warp.lane();
     float maximum = kHiddenLogit;
-    for (int part = 0; part < items.parts; ++part)
+    for (int part = lane; part < items.parts; part += kWarp)
       maximum = most_of(maximum, call.partials.maxima[part_at(part)]);
-    float sum = 0.0F;
-    for (int part = 0; part < items.parts; ++part) {
-      const std::int64_t from = part_at(part);
-      sum += call.partials.sums[from] * power_of_two(call.partials.maxima[from] - maximum);
-    }
+    maximum = warp_max(warp, maximum);
     const int columns = call.layer.value_dim;
     LaneVector<kvast::Shape::kMostDim / kWarp> total;
-    for (int part = 0; part < items.parts; ++part) {
-      const std::int64_t from = part_at(part);
-      const float factor = power_of_two(call.partials.maxima[from] - maximum);
-      total.each(block.warp().lane(), columns, [&](int dim, float& number) {
-        number += call.partials.outputs[from * columns + dim] * factor;
-      });
+    float sum = 0.0F;
+    for (int first = 0; first < items.parts; first += kWarp) {  // a lane for each part's numbers
+      float factor = 0.0F;
+      if (first + lane < items.parts) {
+        const std::int64_t from = part_at(first + lane);
+        factor = power_of_two(call.partials.maxima[from] - maximum);
+        sum += call.partials.sums[from] * factor;
+      }
+      const int end = least_of(items.parts - first, kWarp);
+      for (int at = 0; at < end; ++at) {
+        const float of_part = warp.shuffle(factor, at);
+        const float* from = call.partials.outputs + part_at(first + at) * columns;
+        total.each(lane, columns, [&](int dim, float& number) { number += from[dim] * of_part; });
+      }
     }
-    call.write_row(block.warp(), tile, row, maximum, sum, total);
+    call.write_row(warp, tile, row, maximum, warp_sum(warp, sum), total);
   }
 };
 

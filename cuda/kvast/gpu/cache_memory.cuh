@@ -164,22 +164,15 @@ class CacheMemory {
   /// What reserve() asked for, and no more can be done with.
   void take_back_reserve(int tokens) { reserves_.expect_replays(reserves_.replayed() - tokens); }
 
-  /// Learns what replays of a captured pass did. Waits.
-  Status settle() {
+  /// Learns what replays of a captured pass did, which are over unless they `go_on`. Waits.
+  Status settle(bool go_on = false) {
     if (!exists()) return {};
     typename CacheTables<DeviceType>::Copy host;
     if (Status status = tables_.read(host, latest_); !status) return status;
-    reserves_.settle(host.lengths, host.unsealed, latest_);
+    reserves_.settle(host.lengths, host.unsealed, latest_, go_on);
     lengths_ = host.lengths;
     for (std::size_t at = 0; at < lengths_.size(); ++at) prompted_[at] = host.prompt_ends[at] > 0;
     return {};
-  }
-  /// The same while replays may go on.
-  Status learn_lengths() {
-    const int replays = reserves_.replayed();
-    Status status = settle();
-    reserves_.expect_replays(replays);
-    return status;
   }
   void check_no_capture(const char* verb, Caller caller) const {
     require(!DeviceType::capturing(pool_.stream()), caller, verb, ": the stream is capturing");
@@ -253,16 +246,16 @@ class CacheMemory {
   }
   Status clear() {
     if (exists()) {
-      const bool lost = std::exchange(torn_, true) || latest().missing > 0;
+      const bool unknown =  // how far the device came, or how many replays there were
+          std::exchange(torn_, true) || latest().missing > 0 || reserves_.replayed() > 0;
       Status status = give_all();
       status.then([&] { return forget(0, sequences_); });
-      if (lost) {
+      if (unknown) {
         status.then([&] {
           return DeviceType::fill(&tables_.counters->missing, 0, sizeof(int), pool_.stream());
         });
+        status.then([&] { return settle(); });
       }
-      // how far the device came is not known, nor how many replays there were
-      if (lost || reserves_.replayed() > 0) status.then([&] { return settle(); });
       if (!status) return status;
     }
     close();

@@ -13,7 +13,6 @@ namespace kvast::gpu {
 ///                       unit(index % 2)
 ///   unit(half)          of a fragment's rows 0 to 7, where `half` is 0, and 8 to 15
 ///   kZero               the code whose level is 0; a level is a code less this one
-///   kCentre             the middle of the levels
 template <class Format>
 struct CodePairs;
 
@@ -28,7 +27,6 @@ struct CodePairs;
 template <int Bits>
 struct CodePairs<Int<Bits>> {
   static constexpr int kZero = Int<Bits>::kOffset;
-  static constexpr float kCentre = Bits == 8 ? 0.0F : 0.5F * static_cast<float>((1 << Bits) - 1);
 
   KVAST_HD static std::uint32_t pair(std::uint32_t word, int index) {
     const int from = index * Bits;
@@ -54,7 +52,6 @@ struct CodePairs<Int<Bits>> {
 template <>
 struct CodePairs<Fp8<E4M3>> {
   static constexpr int kZero = 0;
-  static constexpr float kCentre = 0.0F;
 
   KVAST_HD static std::uint32_t pair(std::uint32_t word, int index) {
     const std::uint32_t bits = index == 0 ? word << 8U : word;

@@ -7,14 +7,10 @@
 // CodeTile knows others for scales and weights; what they add is taken out of the f32 sums.
 //
 // What rounding takes from q * scale differs from block to block, as scales do, so it is no shift
-// that a softmax would not see, and where levels are far from zero it weighs as much as they do.
-// Levels of few bits are: none is negative. There it counts as often as their centre, and then
-// weighs as much as they are apart; it is the sum of q * scale, which tensor cores have exactly in
-// the rows of their fragment that minima leave free, less the sum of what it was rounded to. Levels
-// of eight bits have no centre that is known: there it is multiplied by them, and the sum of
-// q * scale is what codes are too large by. What it takes from w * scale is alike wherever tokens
-// share their weight and scale, so that it would grow with their number, and a sum of values around
-// zero with the root of it only: there it is always multiplied by the codes.
+// that a softmax would not see, and it is alike for tokens that are alike. What it takes from
+// w * scale is alike wherever tokens share their weight and scale, so that it would grow with their
+// number, and a sum of values around zero with the root of it only. So both are multiplied by the
+// codes as well.
 #pragma once
 
 #include "kvast/gpu/attend_products.cuh"
@@ -54,14 +50,11 @@ class CodeProducts {
     int power = 0;
     if constexpr (KeyTile::kPlanes != 0) power = KeyTile::scale_power(warp, keys);
     const std::uint32_t factor = twice_power(power);
-    // for all tokens alike: two sums of minima, and two by scales, and what is less in them, which
-    // need not wait for the other
-    float more[kTiles][4];
-    float less[kTiles][4];
+    float zeros[kTiles][4];  // what the code zero is worth, for all tokens alike
+    float lost[kTileScores] = {};
     for (int tile = 0; tile < kTiles; ++tile) {
       for (float& score : scores[tile]) score = 0.0F;
-      for (float& sum : more[tile]) sum = 0.0F;
-      for (float& sum : less[tile]) sum = 0.0F;
+      for (float& sum : zeros[tile]) sum = 0.0F;
     }
     constexpr int kOfChunk = KeyTile::kChannelsOfChunk / kFragment;
     Chunk chunk{};
@@ -77,27 +70,27 @@ class CodeProducts {
         } else {
           FourHalves scale = KeyTile::metadata(keys, 0, channel);
           for (std::uint32_t& pair : scale.pairs) pair = multiply_pairs(pair, factor);
-          FourHalves minimum{};
-          if constexpr (KeyTile::kPlanes == 2) minimum = KeyTile::metadata(keys, 1, channel);
-          multiply_rows(warp, more[tile], minimum, scale, query);
+          const FourHalves zero = KeyTile::kPlanes == 2
+                                      ? KeyTile::metadata(keys, KeyTile::kPlanes - 1, channel)
+                                      : scale;
+          multiply_rows(warp, zeros[tile], zero, query);
           const FourHalves scaled = product(query, scale);
           multiply_both(warp, scores[tile], key, scaled);
-          if constexpr (KeyTile::kPlanes == 2) {
-            multiply_rows(warp, less[tile], {}, minus_ones(), scaled);
-          } else {
-            multiply_both(warp, scores[tile], key, lost_of(query, scale, scaled));
-          }
+          // of one tile in sums of its own: each product waits for the one before it
+          multiply_both(warp, kTiles == 1 ? lost : scores[tile], key,
+                        lost_of(query, scale, scaled));
         }
       }
     }
     const float unit = exact_power(-power);
-    const float of_scales = (KeyPairs::kCentre - static_cast<float>(KeyPairs::kZero)) * unit;
+    const float of_zeros =
+        KeyTile::kPlanes == 2 ? 1.0F : -unit * static_cast<float>(KeyPairs::kZero);
     for (int tile = 0; tile < kTiles; ++tile) {
-      for (int row = 0; row < 2; ++row)
-        more[tile][row] += (more[tile][2 + row] + less[tile][2 + row]) * of_scales;
-      for (int at = 0; at < kTileScores; ++at)
+      for (int at = 0; at < kTileScores; ++at) {
+        const float score = kTiles == 1 ? scores[tile][at] + lost[at] : scores[tile][at];
         scores[tile][at] =
-            scores[tile][at] * (KeyPairs::unit(at % 4 / 2) * unit) + more[tile][at % 2];
+            score * (KeyPairs::unit(at % 4 / 2) * unit) + zeros[tile][at % 2] * of_zeros;
+      }
     }
   }
 
@@ -172,7 +165,6 @@ class CodeProducts {
   KVAST_HD static FourHalves query_at(const std::byte* queries, int tile, int step, int lane) {
     return *reinterpret_cast<const FourHalves*>(queries + query_offset(tile, step, lane));
   }
-  KVAST_HD static constexpr FourHalves minus_ones() { return {{twice(0xBC00U), twice(0xBC00U)}}; }
   KVAST_HD static FourHalves product(const FourHalves& one, const FourHalves& other) {
     return {{multiply_pairs(one.pairs[0], other.pairs[0]),
              multiply_pairs(one.pairs[1], other.pairs[1])}};
@@ -212,11 +204,11 @@ class CodeProducts {
                                      const std::uint32_t (&key)[2][4], const FourHalves& b) {
     for (int side = 0; side < 2; ++side) multiply(warp, scores + side * 4, key[side], b);
   }
-  /// A fragment whose first eight rows are one, and its last eight the other.
+  /// A fragment whose first eight rows are one, and its last eight nothing.
   template <class Warp>
-  KVAST_HD static void multiply_rows(const Warp& warp, float* sum, const FourHalves& first,
-                                     const FourHalves& last, const FourHalves& b) {
-    multiply(warp, sum, {first.pairs[0], last.pairs[0], first.pairs[1], last.pairs[1]}, b);
+  KVAST_HD static void multiply_rows(const Warp& warp, float* sum, const FourHalves& rows,
+                                     const FourHalves& b) {
+    multiply(warp, sum, {rows.pairs[0], 0, rows.pairs[1], 0}, b);
   }
 
   /// Weights times scales, of sixteen tokens each: as halves, and what rounding took from them.
@@ -297,7 +289,7 @@ class CodeProducts {
     for (int tile = 0; tile < kTiles; ++tile) {
       float sum[4] = {};
       for (int step = 0; step < 2; ++step)
-        multiply_rows(warp, sum, number[step], {}, weight[tile][step]);
+        multiply_rows(warp, sum, number[step], weight[tile][step]);
       for (int row = 0; row < 2; ++row) sums[tile][kDim / 4 + row] += sum[row] * factor;
     }
   }

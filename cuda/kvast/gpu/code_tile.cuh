@@ -108,7 +108,8 @@ struct CodeTile {
     const std::uint32_t seen = (both & 1U) * 0xFFFFU | (both >> 1U & 1U) * 0xFFFF0000U;
     int most = most_power(warp, tile, seen);
     // dead tokens' scales are multiplied as well, and infinity times a weight of 0 is no number
-    if (most > kMostPower) most = most_of(kMostPower, least_of(most, most_power(warp, tile, ~0U)));
+    if (most > kMostPower && live != ~0U)
+      most = most_of(kMostPower, least_of(most, most_power(warp, tile, ~0U)));
     return before <= most && before + 9 > most ? before : most_of((most + 1) / 5 * 5 - 1, 0);
   }
 

@@ -140,7 +140,7 @@ struct detail::CacheAccess {
 
   template <class Device>
   static Status learn_lengths(Device& device) {
-    return device.memory_.learn_lengths();
+    return device.memory_.settle(true);
   }
   template <class Formats, class Host, class Device>
   static Status to_device(Host& from, Device& to, int sequence) {

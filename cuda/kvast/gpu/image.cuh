@@ -56,9 +56,12 @@ struct MoveImage {
     Head& head = layer.head(table);
     if (loads) {
       int* shared = reinterpret_cast<int*>(block.shared());
-      if (!extend(block, layer, head.coded, one.coded, true, shared) ||
-          !extend(block, layer, head.dense, one.dense, false, shared))
+      if (!extend(block, layer, head.coded, one.coded, true, shared)) return;
+      if (!extend(block, layer, head.dense, one.dense, false, shared)) {
+        for (int at = block.thread(); at < one.coded; at += block.threads())
+          give_record(block, layer, head.coded.data[at], true);
         return;
+      }
     }
     block.sync();
     std::byte* at = image + one.begin;

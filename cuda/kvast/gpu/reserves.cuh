@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "kvast/gpu/ledger.h"
@@ -111,11 +113,13 @@ class Reserves {
     unsealed_[static_cast<std::size_t>(sequence)] = 0;
   }
   /// Replays have brought the sequences to `lengths`, of which `unsealed` tokens came since they
-  /// were last sealed. The device has done all that it will, and `now` is its report.
+  /// were last sealed. The device has done all that was sent, and `now` is its report. Unless they
+  /// `go_on`, replays that were reserved and did not run will not.
   void settle(const std::vector<int>& lengths, const std::vector<int>& unsealed,
-              const Counters& now) {
+              const Counters& now, bool go_on) {
     for (Ledger& ledger : ledgers_) ledger.jump([&](std::size_t at) { return lengths[at]; });
     unsealed_ = unsealed;
+    if (go_on) return;
     sent_ = static_cast<unsigned>(now.brought);
     replayed_ = 0;
   }
@@ -137,6 +141,14 @@ class Reserves {
     int dense_values = -1;
     int coded_keys = -1;
     int coded_values = -1;
+  };
+
+  /// Blocks of one size that may be taken after a report: for what came, for what is sealed, and
+  /// how many of a layer's kinds of blocks that are sealed have the size.
+  struct Growth {
+    std::int64_t came = 0;
+    std::int64_t sealed = 0;
+    int roles = 0;
   };
 
   int size_of(std::int64_t bytes, Caller caller) {
@@ -166,29 +178,45 @@ class Reserves {
     const std::int64_t tokens = since_report(seen) + sum_of(counts);
     const std::int64_t since = tokens / kBlockTokens + std::min<std::int64_t>(tokens, sequences_);
     wanted_.assign(local_.size(), 0);
-    growth_.assign(local_.size(), 0);
+    growth_.assign(local_.size(), {});
+    std::int64_t waiting = 0;  // dense blocks of layers that code: what is sealed was in them
+    std::array<bool, Counters::kClasses> counted{};
     for (std::size_t layer = 0; layer < sizes_.size(); ++layer) {
       const Sizes& sizes = sizes_[layer];
+      const bool coded = habits_[layer].coded;
       // replays seal, and what this pass brings with it
       const Bound bound = ledgers_[layer].during(
           [&](std::size_t at) { return counts[at] + replayed_; }, seals || replayed_ > 0);
       // what waited at the report may be sealed by now as well
       const std::int64_t sealable =
-          (tokens + seen.unsealed) / kBlockTokens +
-          std::int64_t{sequences_} * (habits_[layer].residual / kBlockTokens + 2);
-      const auto add = [&](int at, std::int64_t blocks, std::int64_t more) {
+          coded ? (tokens + seen.unsealed) / kBlockTokens +
+                      std::int64_t{sequences_} * (habits_[layer].residual / kBlockTokens + 2)
+                : 0;
+      std::array<int, Counters::kClasses> roles{};
+      const auto add = [&](int at, std::int64_t blocks, std::int64_t more, std::int64_t sealed) {
         if (at < 0) return;
+        Growth& growth = growth_[static_cast<std::size_t>(at)];
         wanted_[static_cast<std::size_t>(at)] += sizes.heads * blocks;
-        growth_[static_cast<std::size_t>(at)] += sizes.heads * more;
+        growth.came += sizes.heads * more;
+        growth.sealed += sizes.heads * sealed;
+        if (sealed > 0)
+          growth.roles = std::max(growth.roles, ++roles[static_cast<std::size_t>(at)]);
       };
-      add(sizes.side, bound.dense + bound.coded, since + (habits_[layer].coded ? sealable : 0));
-      add(sizes.dense_keys, bound.dense, since);
-      add(sizes.dense_values, bound.dense, since);
-      add(sizes.coded_keys, bound.coded, sealable);
-      add(sizes.coded_values, bound.coded, sealable);
+      add(sizes.side, bound.dense + bound.coded, since, sealable);
+      add(sizes.dense_keys, bound.dense, since, 0);
+      add(sizes.dense_values, bound.dense, since, 0);
+      add(sizes.coded_keys, bound.coded, 0, sealable);
+      add(sizes.coded_values, bound.coded, 0, sealable);
+      if (!coded) continue;
+      waiting += sizes.heads * since;
+      if (!std::exchange(counted[static_cast<std::size_t>(sizes.dense_keys)], true))
+        waiting += seen.in_use[sizes.dense_keys];
     }
-    for (std::size_t at = 0; at < wanted_.size(); ++at)
-      wanted_[at] = std::min(wanted_[at], seen.in_use[at] + growth_[at]);
+    for (std::size_t at = 0; at < wanted_.size(); ++at) {
+      const Growth& growth = growth_[at];
+      wanted_[at] = std::min(wanted_[at], seen.in_use[at] + growth.came +
+                                              std::min(growth.sealed, growth.roles * waiting));
+    }
     return wanted_;
   }
   Status promise(const std::vector<std::int64_t>& wanted) {
@@ -208,7 +236,7 @@ class Reserves {
   std::vector<int> local_;  // by size of blocks: the pool's size class
   std::vector<std::int64_t> promised_;
   std::vector<std::int64_t> wanted_;
-  std::vector<std::int64_t> growth_;
+  std::vector<Growth> growth_;
   std::vector<typename Pool<DeviceType>::Promise> changes_;
   unsigned sent_ = 0;  // as Counters::brought, of the passes that the host began
   int replayed_ = 0;

@@ -54,7 +54,9 @@ class SequenceTransfer {
     set(memory_.tables_.lengths, image.length);
     set(memory_.tables_.prompt_ends, image.prompt_end);
     set(memory_.tables_.unsealed, unsealed);
-    status.then([&] { return memory_.learn_lengths(); });
+    status.then([&] { return memory_.settle(true); });
+    if (status && memory_.latest_.missing > 0)
+      status = {StatusCode::device_failed, "to_device: a kernel found no free block"};
     memory_.torn_ = memory_.torn_ || !status;
     return status;
   }
@@ -86,6 +88,7 @@ class SequenceTransfer {
     return DeviceType::copy(&value, array + sequence_, sizeof value, stream());
   }
 
+  /// For the image, and for the replays that are still to come: what waits may be sealed by them.
   Status promise(const SequenceImage& image) {
     int most = 0;
     for (std::size_t layer = 0; layer < image.layers.size(); ++layer) {
@@ -94,12 +97,15 @@ class SequenceTransfer {
       for (const HeadImage& head : image.layers[layer].heads) {
         coded += head.coded;
         dense += head.dense;
-        most = std::max({most, head.coded, head.dense});
+        most = std::max(most, head.coded + head.dense);
       }
-      Status status = memory_.reserves_.provide_blocks(static_cast<int>(layer), coded, dense);
+      const bool codes = memory_.reserves_.codes(static_cast<int>(layer));
+      Status status = memory_.reserves_.provide_blocks(static_cast<int>(layer),
+                                                       coded + (codes ? dense : 0), dense);
       if (!status) return status;
     }
-    return memory_.tables_.widen(most + 1, memory_.codes_);
+    return memory_.tables_.widen(most + blocks_of(memory_.reserves_.replayed()) + 2,
+                                 memory_.codes_);
   }
 
   Status read_heads(int layer, SequenceImage::Layer& to) const {

@@ -150,6 +150,10 @@ KVAST_HD void raise(const Block& block, int* at, int value) {
 template <class Block>
 KVAST_HD bool extend(const Block& block, const LayerView& layer, BlockList& list, int blocks,
                      bool coded, int* shared) {
+  if (blocks <= list.count) {
+    block.sync();  // all have looked at the count
+    return true;
+  }
   if (blocks > list.capacity) {
     if (block.thread() == 0) block.fetch_add(&layer.counters->missing, 1);
     return false;
