@@ -24,11 +24,9 @@ namespace kvast::gpu {
 ///   together<Kernel>(grid)                  thread blocks of such a launch that run at the same
 ///                                           time on the whole device; 0 where none can
 ///   launch(kernel, grid, stream)            see block.cuh
-///   AttendWidths                            (need not exist) std::integer_sequence<int, ...> of
-///   the
-///                                           features, ascending, of heads that attention's kernels
-///                                           are compiled for, for programs that know their models:
-///                                           of 64, 96, 128 and 256, which else all are
+/// For programs that know their models, which need not compile attention for all heads:
+///   AttendWidths                            std::integer_sequence<int, ...>, ascending, of 64, 96,
+///                                           128 and 256; all of them where there is none
 template <class Candidate>
 concept Device = requires(void*& memory, const void* from, std::size_t bytes,
                           typename Candidate::Stream stream) {

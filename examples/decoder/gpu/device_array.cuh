@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory of the model on the device, and how the model's failures there are told.
+// Memory on the device for the decoder.
 #pragma once
 
 #include <cstddef>
-#include <stdexcept>
-#include <string>
 
+#include "examples/decoder/device_error.h"
 #include "kvast/gpu/device.h"
 
 namespace kvast::decoder {
 
-/// The device is missing, has no memory left, or failed; the message says which.
-struct DeviceError : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
 /// Throws DeviceError for anything but success.
 inline void require_device(const Status& status) {
-  if (!status) throw DeviceError("the device: " + status.message());
+  if (!status) throw DeviceError("the GPU: " + status.message());
 }
 
 /// `count` numbers in device memory, ordered on one stream.
