@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/quality/gpu/device_cache.cuh"
-#include "bench/quality/gpu/evaluator_caches.cuh"
+#include "bench/quality/gpu/evaluator_device.cuh"
 
 namespace kvast::quality {
 

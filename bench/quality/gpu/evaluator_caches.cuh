@@ -1,29 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA device as the evaluator uses it, and which of its caches a SPEC names.
+// Which of the evaluator's caches on the GPU a SPEC names.
 #pragma once
 
 #include <memory>
-#include <utility>
 
-#include "bench/quality/gpu/kept_layers.cuh"
-#include "kvast/gpu/cuda_device.cuh"
-#include "kvast/gpu/pool.cuh"
+#include "bench/quality/gpu/evaluator_device.cuh"
 
 namespace kvast::quality {
 
-/// Heads of Llama models have 64 or 128 features: kernels for others are not compiled.
-struct EvaluatorDevice : gpu::CudaDevice {
-  using AttendWidths = std::integer_sequence<int, 64, 128>;
-  static constexpr int kMostHeadDim = 128;
-};
-
-/// Any policy with storages of these formats: defined in device_cache.cuh, compiled in a file
-/// caches_*.cu for each.
-template <class Kept, class DeviceType>
-std::unique_ptr<DeviceCache> make_kept(const DevicePolicy& policy, const DeviceCacheSetup& setup,
-                                       gpu::Pool<DeviceType>& pool);
-
-/// All of them, over one pool.
+/// All formats and policies, over one pool.
 class EvaluatorCaches final : public CacheDevice {
  public:
   explicit EvaluatorCaches(cudaStream_t stream) : pool_({.stream = stream}) {}
