@@ -14,7 +14,7 @@ using Caches =
                      Compiled<L2Norm, Coded<Int<4>, Int<2>>>, Compiled<Random, Coded<Fp8<E4M3>>>>;
 
 // Queries and weights are rounded to halves on the device and to integers on the CPU.
-constexpr double kCodes = 1e-2;
+constexpr double kCodes = 5e-3;
 
 TEST(CodedDecoder, KiviAtFourBits) {
   test::check_in_simt<Caches>({"h2o:heavy=30,recent=10", "kivi:bits=4,residual=8", kCodes, 0.1});

@@ -45,6 +45,14 @@ class SimtCaches final : public quality::CacheDevice {
   gpu::Pool<NarrowDevice> pool_{{.slab_bytes = 4096, .stream = stream()}};
 };
 
+/// Sanitizers take several times as long.
+inline constexpr int kDecoderSteps =
+#if defined(__SANITIZE_ADDRESS__)
+    8;
+#else
+    24;
+#endif
+
 /// A model whose weights f16 holds, and a cell in the default order of threads.
 template <class Caches>
 void check_in_simt(const DecoderCell& cell) {
@@ -52,7 +60,7 @@ void check_in_simt(const DecoderCell& cell) {
   const decoder::TinyModel tiny(decoder::TensorType::f16, {.embedding = 32, .feed_forward = 40});
   const std::vector<std::byte> file = tiny.writer.finish();
   Caches caches;
-  check_decoders<NarrowDevice>(decoder::Gguf(file), cell, caches, 52, 24, stream());
+  check_decoders<NarrowDevice>(decoder::Gguf(file), cell, caches, 52, kDecoderSteps, stream());
 }
 
 }  // namespace kvast::test
