@@ -82,6 +82,17 @@ INSTANTIATE_TEST_SUITE_P(GpuDecoder, EveryCell,
                                           testing::ValuesIn(kStorages)),
                          name_of);
 
+TEST(GpuDecoder, CompactedPositions) {
+  const decoder::TinyModel tiny(decoder::TensorType::f16, {.head_dim = 64});
+  const std::vector<std::byte> file = tiny.writer.finish();
+  for (const std::string storage : {"f32", "f16"}) {
+    EvaluatorCaches caches(test::stream());
+    test::check_decoders<EvaluatorDevice>(
+        decoder::Gguf(file), cell_of("streaming:sinks=4,recent=60,positions=compacted", storage),
+        caches, 100, 40, test::stream());
+  }
+}
+
 TEST(GpuDecoder, RealModel) {
   const char* path = std::getenv("KVAST_MODEL");
   if (path == nullptr || *path == '\0') GTEST_SKIP() << "KVAST_MODEL names no model file";

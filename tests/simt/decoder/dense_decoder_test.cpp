@@ -32,6 +32,12 @@ TEST(DenseDecoder, SnapKV) {
 TEST(DenseDecoder, AdaKV) {
   test::check_in_simt<Caches>({"adakv:budget=24,window=8", "f32", kF32});
 }
+TEST(DenseDecoder, CompactedPositions) {
+  test::check_in_simt<Caches>({"full:positions=compacted", "f32", kF32});
+  test::check_in_simt<Caches>(
+      {"scissorhands:budget=40,recent=4,window=20,when=full/8,positions=compacted", "f16", kF16,
+       0.05});
+}
 TEST(DenseDecoder, FastGen) {  // what it chose does not travel: it runs freely
   test::check_in_simt<Caches>(
       {"fastgen:threshold=0.6,frequent=0.2,local=0.2", "f32", kF32, 0.0, false});
