@@ -108,7 +108,7 @@ step_cuda() {
   command -v nvcc >/dev/null || { say "check: cuda SKIPPED: there is no nvcc (CUDA toolkit 13)"; return 77; }
   mkdir -p build/check/cuda
   export nvcc_flags='-std=c++20 -Iinclude -Icuda -I. -Werror all-warnings -Xcompiler -Wall,-Wextra'
-  { echo tests/gpu/kernels.cu; echo tests/gpu/caches.cu; sources 'tests/compile_fail/*.cu'; sources 'cuda/*.cuh' 'cuda/*.h'; } | xargs -P "$jobs" -n 1 sh -c '
+  { echo tests/gpu/kernels.cu; echo tests/gpu/caches.cu; echo bench/quality/gpu/device_model.cu; sources 'tests/compile_fail/*.cu'; sources 'cuda/*.cuh' 'cuda/*.h'; } | xargs -P "$jobs" -n 1 sh -c '
     case $1 in
       tests/compile_fail/*)
         said=build/check/cuda/$(basename "$1").txt
@@ -125,7 +125,7 @@ step_cuda() {
         ;;
       *.cu)
         nvcc $nvcc_flags -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
-          -gencode arch=compute_100,code=sm_100 -c "$1" -o build/check/cuda/kernels.o ||
+          -gencode arch=compute_100,code=sm_100 -c "$1" -o "build/check/cuda/$(basename "$1" .cu).o" ||
           { echo "$1 does not compile for sm_80, sm_90a and sm_100" >&2; exit 1; }
         ;;
       *)

@@ -60,7 +60,7 @@ fi
 
 cmake -S . -B build/gpu -DCMAKE_BUILD_TYPE=Release -DKVAST_CUDA_ONLY=ON \
   -DCMAKE_CUDA_ARCHITECTURES=native "-DCMAKE_PREFIX_PATH=$prefix" >/dev/null
-cmake --build build/gpu -j "$jobs" --target test_gpu bench-gpu
+cmake --build build/gpu -j "$jobs" --target test_gpu test_gpu_decoder bench-gpu
 
 # Small cases that launch every kernel: a sanitizer makes them 10 to 100 times as slow.
 small='Append.*:Plan.*:Pool.*:Gather.*:Quantize.*:*/Quantize.*:Rotate.*:Fragments.*:GpuAttend.*'
@@ -71,12 +71,16 @@ small="$small:GpuPolicies.Scissorhands:GpuConvert.*:GpuCache.ADropped*:GpuCache.
 
 failed=
 KVAST_LONG_TESTS=1 build/gpu/tests/test_gpu || failed="$failed tests"
+build/gpu/tests/test_gpu_decoder || failed="$failed decoder"
 for tool in memcheck racecheck synccheck initcheck; do
   say "compute-sanitizer $tool"
   compute-sanitizer --tool "$tool" --error-exitcode 1 build/gpu/tests/test_gpu \
     --gtest_filter="$small" ||
     failed="$failed $tool"
 done
+say "compute-sanitizer memcheck of the decoder"
+compute-sanitizer --tool memcheck --error-exitcode 1 build/gpu/tests/test_gpu_decoder \
+  --gtest_filter='*h2o*rotated_kivi_bits_4*' || failed="$failed decoder-memcheck"
 
 device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)
 driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)

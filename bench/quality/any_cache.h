@@ -31,6 +31,8 @@ class AnyCache {
 
   /// A second cache with the same tokens; null where the pool is exhausted.
   virtual std::unique_ptr<AnyCache> fork() = 0;
+  /// Whether there is a fork at all.
+  virtual bool forks() const { return true; }
   /// Positions::compacted and unrotated: keys and queries must arrive unrotated.
   virtual bool wants_unrotated() const = 0;
   virtual int length() const = 0;
@@ -39,10 +41,13 @@ class AnyCache {
   virtual std::size_t bytes_peak() const = 0;
   /// Live tokens per head, mean over layers and heads.
   virtual double kept_mean() const = 0;
-  virtual Stats stats() const = 0;
+  /// Positions of a head's live tokens, ascending.
+  virtual std::vector<int> kept(int layer, int head) const = 0;
   /// Where the policy chooses by head (FastGen): how many heads have which rule; else empty.
   virtual std::string report() const = 0;
 };
+
+class CacheDevice;  // on_device.h
 
 /// What a cache needs to know of its model and prompt.
 struct CacheSetup {
@@ -52,12 +57,14 @@ struct CacheSetup {
   Rope rope;               ///< used where keys and queries arrive unrotated
   Executor executor{};
   BlockPool* pool = nullptr;
+  CacheDevice* device = nullptr;  ///< where the cache lives; null: on the host, in `pool`
   /// Directions of the model's weights, for lorc; empty where they are not at hand.
   std::function<std::shared_ptr<const WeightCalibration>()> weights{};
 };
 
 /// A cache for SPECs of policy and storage (see Spec). Throws SpecError naming the valid names or
-/// keys, and kvast::Error for settings that a policy or storage refuses.
+/// keys, or what does not run on the setup's device, and kvast::Error for settings that a policy or
+/// storage refuses.
 std::unique_ptr<AnyCache> make_cache(const std::string& policy, const std::string& storage,
                                      const CacheSetup& setup);
 

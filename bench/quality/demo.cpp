@@ -72,16 +72,22 @@ void run_demo(Model& model, const DemoOptions& options) {
     nll.policy = row.policy;
     nll.storage = row.storage;
     progress(index, row, "prompt");
-    const auto cache = model.cache(row.policy, row.storage, options.context);
-    feed_prompt(model, *cache, std::span(tokens).first(static_cast<std::size_t>(options.context)));
-    const auto asked = cache->fork();
+    const auto filled = [&] {
+      auto fresh = model.cache(row.policy, row.storage, options.context);
+      feed_prompt(model, *fresh,
+                  std::span(tokens).first(static_cast<std::size_t>(options.context)));
+      return fresh;
+    };
+    const auto cache = filled();
+    const auto asked = cache->forks() ? fork_of(*cache) : nullptr;
     progress(index, row, "continuation");
     const NllResult result = score_continuation(model, *cache, tokens, nll, reference);
     int hits = 0;
     for (std::size_t task = 0; task < tasks.size(); ++task) {
       progress(index, row, ("question " + std::to_string(task + 1)).c_str());
       std::string generated;
-      if (ask(model, *asked, tasks[task], generated)) ++hits;
+      const auto one = asked != nullptr ? fork_of(*asked) : filled();
+      if (ask(model, *one, tasks[task], generated)) ++hits;
     }
     std::fprintf(stderr, isatty(STDERR_FILENO) == 1 ? "\r\033[K" : "");
     std::printf("%-31s %-12s %8.1f %9.2f %7.3f %8.4f %7.2f %6d/%-2zu %10.2f %7.1f\n", row.policy,

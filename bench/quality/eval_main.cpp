@@ -27,6 +27,7 @@ struct Arguments {
   std::string text;
   std::string tasks;
   std::string question_seen = "no";
+  std::string device = "cpu";
   std::vector<std::string> policies{"full"};
   std::vector<std::string> storages{"f16"};
   std::vector<double> shares{0.5, 0.25, 0.125};
@@ -52,6 +53,7 @@ void print_nll(const Arguments& arguments, const NllOptions& options, const NllR
          {"context", options.context},
          {"chunk", options.chunk},
          {"threads", arguments.threads},
+         {"device", arguments.device},
          {"nll", result.nll},
          {"kl", result.kl},
          {"top1_agree", result.top1_agree},
@@ -183,6 +185,9 @@ int main(int argc, char** argv) {
   const auto common = [&](CLI::App* command) {
     command->add_option("--model", arguments.model, "GGUF file")->required();
     command->add_option("--threads", arguments.threads, "threads")->check(CLI::Range(1, 1024));
+    command->add_option("--device", arguments.device, kDeviceHelp)
+        ->check(CLI::IsMember({"cpu", "gpu"}))
+        ->capture_default_str();
   };
   const auto policy_option = [&](CLI::App* command) {
     command->add_option("--policy", arguments.policies, "SPEC of the policy; may be repeated")
@@ -261,7 +266,7 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "%s", app.help().c_str());
       return kUsage;
     }
-    Model model(arguments.model, arguments.threads);
+    Model model(arguments.model, arguments.threads, arguments.device);
     if (nll_command->parsed()) nll(model, arguments);
     if (frontier_command->parsed()) frontier(model, arguments);
     if (recall_command->parsed()) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/quality/any_cache.h"
+#include "bench/quality/on_device.h"
 #include "bench/quality/policies.h"
 #include "bench/quality/storages.h"
 
@@ -30,6 +31,8 @@ std::unique_ptr<AnyCache> make_cache(const std::string& policy, const std::strin
       made = known.make(spec, &kept, &setup);
     } catch (const Error& error) {
       throw SpecError("SPEC '" + policy + "': " + error.sentence());
+    } catch (const OffDevice& error) {
+      throw SpecError("SPEC '" + (error.storage ? storage : policy) + "': " + error.what());
     }
   });
   if (made == nullptr) throw SpecError("unknown policy '" + spec.name() + "'; valid are" + names);

@@ -10,10 +10,10 @@
 
 namespace kvast::quality {
 
-Model::Model(const std::string& file, int threads)
+Model::Model(const std::string& file, int threads, const std::string& device)
     : executor_(openmp(threads)), file_(file), gguf_(file_.bytes()) {
   tokenizer_ = std::make_unique<decoder::Tokenizer>(gguf_);
-  llama_ = std::make_unique<decoder::Llama>(gguf_, executor_);
+  llama_ = open_model(gguf_, executor_, device);
   if (tokenizer_->size() > llama_->config().vocabulary)
     throw UsageError("the tokenizer has " + std::to_string(tokenizer_->size()) +
                      " tokens, the model only " + std::to_string(llama_->config().vocabulary));
@@ -28,10 +28,11 @@ std::unique_ptr<AnyCache> Model::cache(const std::string& policy, const std::str
                      .rope = llama_->config().rope,
                      .executor = executor_,
                      .pool = &pool_,
+                     .device = llama_->device(),
                      .weights = [this] {
                        if (weights_ == nullptr)
                          weights_ = std::make_shared<const WeightCalibration>(
-                             decoder::calibrate_weights(*llama_));
+                             decoder::calibrate_weights(decoder::Llama(gguf_)));
                        return weights_;
                      }});
 }

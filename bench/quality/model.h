@@ -7,9 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "bench/quality/any_cache.h"
+#include "bench/quality/any_model.h"
 #include "examples/decoder/gguf.h"
-#include "examples/decoder/llama.h"
 #include "examples/decoder/mapped_file.h"
 #include "examples/decoder/tokenizer.h"
 
@@ -24,9 +23,10 @@ class UsageError : public std::runtime_error {
 /// One model file, opened once.
 class Model {
  public:
-  Model(const std::string& file, int threads);
+  /// `device`: see open_model.
+  Model(const std::string& file, int threads, const std::string& device = "cpu");
 
-  decoder::Llama& llama() { return *llama_; }
+  AnyModel& llama() { return *llama_; }
   const decoder::Tokenizer& tokenizer() const { return *tokenizer_; }
   BlockPool& pool() { return pool_; }
 
@@ -41,7 +41,7 @@ class Model {
   decoder::MappedFile file_;
   decoder::Gguf gguf_;
   std::unique_ptr<decoder::Tokenizer> tokenizer_;
-  std::unique_ptr<decoder::Llama> llama_;
+  std::unique_ptr<AnyModel> llama_;
   BlockPool pool_;
   std::shared_ptr<const WeightCalibration> weights_;  // made when first asked for
 };

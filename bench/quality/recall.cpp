@@ -32,11 +32,15 @@ std::vector<RecallTask> read_tasks(const std::string& file, const std::string& c
 }
 
 bool ask(Model& model, AnyCache& cache, const RecallTask& task, std::string& generated) {
-  const auto fork = cache.fork();
-  if (fork == nullptr) throw std::runtime_error("the pool is exhausted: no fork for a question");
-  feed_prompt(model, *fork, model.tokenizer().encode(task.question));
-  generated = generate(model, *fork, kAnswerTokens);
+  feed_prompt(model, cache, model.tokenizer().encode(task.question));
+  generated = generate(model, cache, kAnswerTokens);
   return generated.find(task.answer) != std::string::npos;
+}
+
+std::unique_ptr<AnyCache> fork_of(AnyCache& cache) {
+  auto fork = cache.fork();
+  if (fork == nullptr) throw std::runtime_error("the pool is exhausted: no fork for a question");
+  return fork;
 }
 
 RecallResult Recall::run(const RecallTask& task) {
@@ -50,11 +54,14 @@ RecallResult Recall::run(const RecallTask& task) {
       auto fresh = model_.cache(policy_, storage_, static_cast<int>(prompt.size()));
       feed_prompt(model_, *fresh, prompt, chunk_);
       if (question_seen_) return fresh;
+      if (!fresh->forks()) {
+        feed_prompt(model_, *fresh, question);
+        return fresh;
+      }
       cache_ = std::move(fresh);
       prompt_ = prompt;
     }
-    auto fork = cache_->fork();
-    if (fork == nullptr) throw std::runtime_error("the pool is exhausted: no fork for a question");
+    auto fork = fork_of(*cache_);
     feed_prompt(model_, *fork, question);
     return fork;
   };

@@ -21,9 +21,12 @@ struct RecallTask {
 /// `context` is given, a line needs none and takes that.
 std::vector<RecallTask> read_tasks(const std::string& file, const std::string& context = {});
 
-/// Whether the answer stands in 16 greedily generated tokens after `question`, asked of a fork of
-/// `cache`.
+/// Whether the answer stands in 16 greedily generated tokens after `question`, asked of `cache`,
+/// which has its context and is of no other use then.
 bool ask(Model& model, AnyCache& cache, const RecallTask& task, std::string& generated);
+
+/// A fork for one question. Throws std::runtime_error where the pool is exhausted.
+std::unique_ptr<AnyCache> fork_of(AnyCache& cache);
 
 struct RecallResult {
   bool hit = false;
@@ -35,7 +38,8 @@ struct RecallResult {
 
 /// Tasks, one after the other, of one policy and storage. `question_seen`: context and question are
 /// one prompt, so that the policy knows what is asked; otherwise it acts after the context and the
-/// question is a second prompt, and tasks in a row with the same context read it once.
+/// question is a second prompt, and tasks in a row with the same context read it once where the
+/// cache can fork.
 class Recall {
  public:
   Recall(Model& model, std::string policy, std::string storage, bool question_seen, int chunk)

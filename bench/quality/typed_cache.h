@@ -4,17 +4,43 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 #include <type_traits>
 #include <utility>
 
 #include "bench/quality/any_cache.h"
+#include "bench/quality/on_device.h"
 #include "bench/quality/policies.h"
 #include "bench/quality/storages.h"
 #include "kvast/kvast.h"
 
 namespace kvast::quality {
+
+/// How many heads have which rule, where a policy chooses one for each.
+class RuleCounts {
+ public:
+  void add(FastGen::Rule rule) {
+    ++counts_[static_cast<std::size_t>(rule)];
+    any_ = true;
+  }
+  /// Empty where no head has one.
+  std::string text() const {
+    constexpr const char* kNames[] = {"special", "punctuation", "frequent", "local", "full"};
+    std::string text;
+    for (std::size_t rule = 0; any_ && rule < counts_.size(); ++rule)
+      text.append(rule > 0 ? " " : "")
+          .append(kNames[rule])
+          .append("=")
+          .append(std::to_string(counts_[rule]));
+    return text;
+  }
+
+ private:
+  std::array<int, 5> counts_{};
+  bool any_ = false;
+};
 
 template <class Policy>
 class TypedCache final : public AnyCache {
@@ -59,24 +85,18 @@ class TypedCache final : public AnyCache {
     }
     return tokens / heads;
   }
-  Stats stats() const override { return cache_.stats(); }
+  std::vector<int> kept(int layer, int head) const override { return cache_.kept(layer, head); }
   std::string report() const override {
-    std::string text;
+    RuleCounts counts;
     if constexpr (std::is_same_v<Policy, FastGen>) {
-      constexpr const char* kNames[] = {"special", "punctuation", "frequent", "local", "full"};
-      int counts[5] = {};
       for (int layer = 0; layer < cache_.layers(); ++layer) {
         for (int head = 0; head < cache_.shape(layer).heads; ++head)
-          ++counts[static_cast<int>(cache_.choice(layer, head).rule)];
+          counts.add(cache_.choice(layer, head).rule);
       }
-      for (int rule = 0; rule < 5; ++rule)
-        text.append(rule > 0 ? " " : "")
-            .append(kNames[rule])
-            .append("=")
-            .append(std::to_string(counts[rule]));
     }
-    return text;
+    return counts.text();
   }
+  Cache& cache() { return cache_; }
 
  private:
   Cache cache_;
@@ -142,6 +162,19 @@ int tokens_of_bytes(const Spec& spec, const Policy& policy, double bytes, const 
   return kept;
 }
 
+template <class Policy>
+std::unique_ptr<AnyCache> made_on_device(const Policy& policy, const AnyStorage& storage,
+                                         const CacheSetup& setup, const CacheOptions& options) {
+  if constexpr (kRunsOnDevice<Policy>) {
+    return setup.device->make(policy, {.storage = device_storage(storage, setup.shape),
+                                       .shape = setup.shape,
+                                       .positions = options.positions,
+                                       .rope = options.rope});
+  } else {
+    throw OffDevice(false, why_not_on_device<Policy>());
+  }
+}
+
 /// A row of a policy table: Read(Spec&, prompt tokens) gives the policy.
 template <auto Read>
 constexpr PolicyName policy_row(const char* name) {
@@ -165,6 +198,7 @@ constexpr PolicyName policy_row(const char* name) {
             options.executor = setup->executor;
             using Policy = std::remove_const_t<decltype(policy)>;
             if (unrotated || Policy::needs.query_moments) options.rope = setup->rope;
+            if (setup->device != nullptr) return made_on_device(policy, *storage, *setup, options);
             made = std::make_unique<TypedCache<Policy>>(
                 KVCache<Policy, AnyStorage>(setup->shape, policy, *storage, *setup->pool, options),
                 unrotated);

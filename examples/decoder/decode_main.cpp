@@ -3,6 +3,7 @@
 // the model says goes to standard output as it comes, everything else to standard error.
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -13,12 +14,11 @@
 #include <string>
 #include <vector>
 
-#include "bench/quality/any_cache.h"
+#include "bench/quality/any_model.h"
 #include "bench/quality/spec.h"
 #include "examples/decoder/calibrate.h"
 #include "examples/decoder/chat.h"
 #include "examples/decoder/gguf.h"
-#include "examples/decoder/llama.h"
 #include "examples/decoder/mapped_file.h"
 #include "examples/decoder/tokenizer.h"
 #include "kvast/core/error.h"
@@ -29,7 +29,6 @@
 namespace {
 
 using namespace kvast;
-using decoder::Llama;
 using decoder::Tokenizer;
 
 constexpr int kUsage = 2;
@@ -41,6 +40,7 @@ struct Arguments {
   std::string system;
   std::string policy = "full";
   std::string storage = "f16";
+  std::string device = "cpu";
   int tokens = 256;
   int threads = 2;
   bool chat = false;
@@ -77,7 +77,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 /// A text that grows: what was fed to the model, and what was said but not fed yet.
 class Session {
  public:
-  Session(Llama& model, const Tokenizer& tokenizer, quality::AnyCache& cache)
+  Session(quality::AnyModel& model, const Tokenizer& tokenizer, quality::AnyCache& cache)
       : model_(&model), tokenizer_(&tokenizer), cache_(&cache) {}
 
   void prompt(std::vector<int> tokens) {
@@ -123,17 +123,18 @@ class Session {
   }
 
   void report(int said, int fed, double seconds) const {
-    const decoder::CacheTime& time = model_->cache_time();
+    const decoder::CacheTime time = model_->cache_time();
     const double steps = fed > 0 ? fed : 1;
-    std::fprintf(stderr,
-                 "generated: %d tokens, %.1f tokens/s (attend %.2f ms, commit %.2f ms a step)\n"
-                 "cache: %d tokens long, %.1f kept per head, %.2f MiB\n",
-                 said, fed / seconds, time.attend / steps * 1e3, time.commit / steps * 1e3,
+    std::fprintf(stderr, "generated: %d tokens, %.1f tokens/s", said, fed / seconds);
+    if (!std::isnan(time.attend))
+      std::fprintf(stderr, " (attend %.2f ms, commit %.2f ms a step)", time.attend / steps * 1e3,
+                   time.commit / steps * 1e3);
+    std::fprintf(stderr, "\ncache: %d tokens long, %.1f kept per head, %.2f MiB\n",
                  cache_->length(), cache_->kept_mean(),
                  static_cast<double>(cache_->bytes_in_use()) / (1024.0 * 1024.0));
   }
 
-  Llama* model_;
+  quality::AnyModel* model_;
   const Tokenizer* tokenizer_;
   quality::AnyCache* cache_;
   std::vector<int> unfed_;
@@ -159,7 +160,8 @@ void run(const Arguments& arguments) {
   const decoder::MappedFile file(arguments.model);
   const decoder::Gguf gguf(file.bytes());
   const Tokenizer tokenizer(gguf);
-  Llama model(gguf, executor);
+  const auto opened = quality::open_model(gguf, executor, arguments.device);
+  quality::AnyModel& model = *opened;
   if (tokenizer.size() > model.config().vocabulary) {
     throw decoder::FileError("the file's tokenizer has more tokens than its model");
   }
@@ -173,16 +175,17 @@ void run(const Arguments& arguments) {
   const std::vector<int> tokens = first_tokens(tokenizer, chat, text);
 
   BlockPool pool;
-  const auto cache = quality::make_cache(
-      arguments.policy, arguments.storage,
-      {.shape = model.config().shape(),
-       .prompt_tokens = static_cast<int>(tokens.size()),
-       .rope = model.config().rope,
-       .executor = executor,
-       .pool = &pool,
-       .weights = [&] {
-         return std::make_shared<const WeightCalibration>(decoder::calibrate_weights(model));
-       }});
+  const auto cache = quality::make_cache(arguments.policy, arguments.storage,
+                                         {.shape = model.config().shape(),
+                                          .prompt_tokens = static_cast<int>(tokens.size()),
+                                          .rope = model.config().rope,
+                                          .executor = executor,
+                                          .pool = &pool,
+                                          .device = model.device(),
+                                          .weights = [&] {
+                                            return std::make_shared<const WeightCalibration>(
+                                                decoder::calibrate_weights(decoder::Llama(gguf)));
+                                          }});
   Session session(model, tokenizer, *cache);
   session.prompt(tokens);
   if (!chat) std::fwrite(arguments.prompt.data(), 1, arguments.prompt.size(), stdout);
@@ -205,6 +208,9 @@ void describe(CLI::App& app, Arguments& arguments) {
   app.add_option("--policy", arguments.policy, "SPEC of who stays: name[:key=value,...]")
       ->capture_default_str();
   app.add_option("--storage", arguments.storage, "SPEC of how it is kept")->capture_default_str();
+  app.add_option("--device", arguments.device, quality::kDeviceHelp)
+      ->check(CLI::IsMember({"cpu", "gpu"}))
+      ->capture_default_str();
   app.add_option("--tokens", arguments.tokens, "most tokens to generate")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();

@@ -10,30 +10,13 @@
 
 #include "examples/decoder/gguf.h"
 #include "examples/decoder/layers.h"
+#include "examples/decoder/llama_file.h"
 #include "examples/decoder/matmul.h"
 #include "examples/decoder/panels.h"
 #include "kvast/core/executor.h"
-#include "kvast/core/rope.h"
-#include "kvast/core/shape.h"
 #include "kvast/core/status.h"
 
 namespace kvast::decoder {
-
-/// The sizes of a model, from its metadata.
-struct LlamaConfig {
-  int layers = 0;
-  int embedding = 0;
-  int feed_forward = 0;
-  int query_heads = 0;
-  int heads = 0;
-  int head_dim = 0;
-  int context = 0;  ///< tokens the model was trained for
-  int vocabulary = 0;
-  float epsilon = 0;
-  Rope rope;
-
-  Shape shape() const;
-};
 
 /// Seconds spent inside the cache since the last reset; what the rest of a pass takes is the
 /// model's.
@@ -52,7 +35,7 @@ class Llama {
   explicit Llama(const Gguf& file, Executor executor = serial(),
                  Precision precision = Precision::fast);
 
-  const LlamaConfig& config() const { return config_; }
+  const LlamaConfig& config() const { return weights_.config; }
   /// A layer's key and value projections as floats, [heads * head_dim, embedding].
   std::vector<float> key_projection(int layer) const;
   std::vector<float> value_projection(int layer) const;
@@ -91,12 +74,8 @@ class Llama {
   void reset_cache_time() { cache_time_ = {}; }
 
  private:
-  struct Layer {
-    std::vector<float> attention_norm, feed_forward_norm;  // [embedding]
-    Matrix queries, keys, values, attended, gate, up, down;
-  };
+  using Layer = LlamaWeights::Layer;
 
-  void check(std::span<const int> tokens, std::span<const int> rows) const;
   void begin(std::span<const int> tokens, int first_position);
   void project(const Layer& layer, bool rotated);
   void conclude(const Layer& layer);
@@ -112,12 +91,9 @@ class Llama {
     seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 
-  LlamaConfig config_;
+  LlamaWeights weights_;
   Executor executor_;
   Precision precision_;
-  Matrix embedding_, output_;
-  std::vector<float> output_norm_;
-  std::vector<Layer> layers_;
 
   Rotation rotation_;
   Panels stream_;                // the residual stream, [tokens] x embedding
@@ -138,14 +114,14 @@ class Llama {
 template <class Cache, class PassOptions>
 Status Llama::forward(Cache& cache, std::span<const int> tokens, int first_position,
                       PassOptions pass, std::span<const int> rows) {
-  check(tokens, rows);
+  check_pass(config(), tokens, rows);
   pass.tokens = static_cast<int>(tokens.size());
   if (Status status = cache.begin(pass); !status) return status;
   bool rotated = true;
   if constexpr (requires { cache.wants_unrotated(); }) rotated = !cache.wants_unrotated();
   begin(tokens, first_position);
-  for (int index = 0; index < config_.layers; ++index) {
-    const Layer& layer = layers_[static_cast<std::size_t>(index)];
+  for (int index = 0; index < config().layers; ++index) {
+    const Layer& layer = weights_.layers[static_cast<std::size_t>(index)];
     project(layer, rotated);
     timed(cache_time_.append, [&] {
       cache.append(index, static_cast<const float*>(keys_.data()),

@@ -72,11 +72,8 @@ class AttendRunner {
   /// body(std::integral_constant) with the width of the kernel that the layer's heads have.
   template <class Body>
   static Status for_width(const LayerView& layer, const Body& body) {
-    const int widest = most_of(layer.head_dim, layer.value_dim);
-    if (widest <= 64) return body(std::integral_constant<int, 64>{});
-    if (widest <= 96) return body(std::integral_constant<int, 96>{});
-    if (widest <= 128) return body(std::integral_constant<int, 128>{});
-    return body(std::integral_constant<int, 256>{});
+    return first_as_wide(most_of(layer.head_dim, layer.value_dim),
+                         typename detail::WidthsOf<DeviceType>::Type{}, body);
   }
   /// Whether kernels of the last run may have run, although it failed. They have not where memory
   /// was missing.
@@ -96,6 +93,21 @@ class AttendRunner {
   }
 
  private:
+  template <class Body, int kWidth, int... kWider>
+  static Status first_as_wide(int widest, std::integer_sequence<int, kWidth, kWider...>,
+                              const Body& body) {
+    static_assert(kWidth == 64 || kWidth == 96 || kWidth == 128 || kWidth == 256);
+    if (widest <= kWidth) return body(std::integral_constant<int, kWidth>{});
+    if constexpr (sizeof...(kWider) > 0) {
+      return first_as_wide(widest, std::integer_sequence<int, kWider...>{}, body);
+    } else {
+      return {
+          StatusCode::device_failed,
+          kvast::detail::join_text("attend: heads have ", widest,
+                                   " features, this program's kernels are for at most ", kWidth)};
+    }
+  }
+
   template <int kDim>
   Status run_wide(AttendCall& call, int most_queries) {
     // Tensor cores take 16 rows in the time of 8 where bytes bound; more would need registers that

@@ -3,6 +3,8 @@
 // what they are.
 #pragma once
 
+#include <string_view>
+
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/gpu/sequence_transfer.cuh"
 #include "kvast/gpu/tiles.h"
@@ -112,7 +114,7 @@ class BlockBytes {
 
 /// What conversions reach of a cache.
 struct detail::CacheAccess {
-  template <class Host, class Device>
+  template <class Formats, class Host, class Device>
   static void check(const Host& host, const Device& device, int sequence, const char* verb,
                     Caller caller) {
     device.memory_.check(sequence, 0, 0, caller);
@@ -133,6 +135,11 @@ struct detail::CacheAccess {
                   (!plan.is_coded() || (plan.formats.residual == view.residual &&
                                         plan.formats.first_coded == view.first_coded)),
               caller, verb, ": layer ", layer, " is kept otherwise on the device");
+      check_format<typename Formats::Waiting>(plan.formats.dense_keys, verb, layer, caller);
+      if (plan.is_coded()) {
+        check_format<typename Formats::Keys>(plan.formats.coded_keys, verb, layer, caller);
+        check_format<typename Formats::Values>(plan.formats.coded_values, verb, layer, caller);
+      }
     }
     require(host.seen_ == host.length_, caller, verb,
             ": token positions with gaps are not on the device");
@@ -208,6 +215,12 @@ struct detail::CacheAccess {
   }
 
  private:
+  template <class Format>
+  static void check_format(const Codec* host, const char* verb, int layer, Caller caller) {
+    const std::string_view name = host == nullptr ? "nothing" : host->name;
+    require(name == Format::kName, caller, verb, ": layer ", layer, " is kept in ", name,
+            " on the host and in ", Format::kName, " on the device");
+  }
   /// body(bytes, block, coded, image) for every block of a layer's heads.
   template <class Formats, class Body>
   static void each_block(LayerState& state, const gpu::LayerView& view,
@@ -228,16 +241,16 @@ struct detail::CacheAccess {
 namespace gpu {
 
 /// Copies all tokens of a cache into a sequence of one on the device that has none; the caches must
-/// have the same shapes, policy and storage. Waits for the stream. Where memory is missing nothing
-/// has changed; after another failure the device's cache is torn. Throws Error for caches that
-/// differ, a sequence that has tokens, and open passes.
-template <class Policy, class S, class HostArch, class DeviceType, class Arch>
-Status to_device(KVCache<Policy, S, HostArch>& from,
+/// have the same shapes, policy and storage (AnyStorage is what it holds). Waits for the stream.
+/// Where memory is missing nothing has changed; after another failure the device's cache is torn.
+/// Throws Error for caches that differ, a sequence that has tokens, and open passes.
+template <class Policy, class HostS, class HostArch, class S, class DeviceType, class Arch>
+Status to_device(KVCache<Policy, HostS, HostArch>& from,
                  KVCache<Policy, OnGpu<S, DeviceType>, Arch>& to, int sequence,
                  Caller caller = Caller::here()) {
   static_assert(!kvast::detail::Chooses<Policy>,
                 "kvast to_device: what FastGen chose for each head does not travel yet");
-  kvast::detail::CacheAccess::check(from, to, sequence, "to_device", caller);
+  kvast::detail::CacheAccess::check<DeviceFormats<S>>(from, to, sequence, "to_device", caller);
   // replays may have filled it
   if (Status status = kvast::detail::CacheAccess::learn_lengths(to); !status) return status;
   require(to.length(sequence) == 0, caller, "to_device: sequence ", sequence, " has ",
@@ -246,12 +259,12 @@ Status to_device(KVCache<Policy, S, HostArch>& from,
 }
 
 /// And back, into a cache of the host that has no tokens. What fails changes nothing.
-template <class Policy, class S, class HostArch, class DeviceType, class Arch>
+template <class Policy, class S, class DeviceType, class Arch, class HostS, class HostArch>
 Status to_host(KVCache<Policy, OnGpu<S, DeviceType>, Arch>& from, int sequence,
-               KVCache<Policy, S, HostArch>& to, Caller caller = Caller::here()) {
+               KVCache<Policy, HostS, HostArch>& to, Caller caller = Caller::here()) {
   static_assert(!kvast::detail::Chooses<Policy>,
                 "kvast to_host: what FastGen chose for each head does not travel yet");
-  kvast::detail::CacheAccess::check(to, from, sequence, "to_host", caller);
+  kvast::detail::CacheAccess::check<DeviceFormats<S>>(to, from, sequence, "to_host", caller);
   require(to.length() == 0, caller, "to_host: the host's cache has ", to.length(),
           " tokens; clear it");
   return kvast::detail::CacheAccess::to_host<DeviceFormats<S>>(from, sequence, to);

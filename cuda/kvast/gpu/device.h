@@ -5,6 +5,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <utility>
 
 #include "kvast/core/status.h"
 
@@ -23,6 +24,9 @@ namespace kvast::gpu {
 ///   together<Kernel>(grid)                  thread blocks of such a launch that run at the same
 ///                                           time on the whole device; 0 where none can
 ///   launch(kernel, grid, stream)            see block.cuh
+/// For programs that know their models, which need not compile attention for all heads:
+///   AttendWidths                            std::integer_sequence<int, ...>, ascending, of 64, 96,
+///                                           128 and 256; all of them where there is none
 template <class Candidate>
 concept Device = requires(void*& memory, const void* from, std::size_t bytes,
                           typename Candidate::Stream stream) {
@@ -35,5 +39,19 @@ concept Device = requires(void*& memory, const void* from, std::size_t bytes,
   { Candidate::wait(stream) } -> std::same_as<Status>;
   { Candidate::capturing(stream) } -> std::same_as<bool>;
 };
+
+namespace detail {
+
+template <class DeviceType>
+struct WidthsOf {
+  using Type = std::integer_sequence<int, 64, 96, 128, 256>;
+};
+template <class DeviceType>
+requires requires { typename DeviceType::AttendWidths; }
+struct WidthsOf<DeviceType> {
+  using Type = typename DeviceType::AttendWidths;
+};
+
+}  // namespace detail
 
 }  // namespace kvast::gpu

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/quality/gpu/device_cache.cuh"
+#include "bench/quality/gpu/evaluator_device.cuh"
+
+namespace kvast::quality {
+
+template std::unique_ptr<DeviceCache> make_kept<CodedLayers<Fp8<E4M3>, Fp8<E4M3>>>(
+    const DevicePolicy&, const DeviceCacheSetup&, gpu::Pool<EvaluatorDevice>&);
+
+}  // namespace kvast::quality
