@@ -53,7 +53,9 @@ constexpr bool runs_on_device() {
   if constexpr (!kvast::detail::evicts<Policy>()) return true;
   return (kvast::detail::RanksTokens<Policy> ||
           kvast::detail::Chooses<Policy>)&&!Policy::needs.vectors &&
-         !Policy::needs.query_moments && !kvast::detail::Composite<Policy>;
+         !Policy::needs.query_moments && !kvast::detail::Composite<Policy> && !requires {
+    Policy::kSchedules;
+  };
 }
 
 }  // namespace detail
@@ -74,8 +76,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   static_assert(check_policy<PolicyType>());
   static_assert(gpu::detail::runs_on_device<PolicyType>(),
                 "kvast OnGpu: this policy does not run on the device: it must rank tokens one by "
-                "one, and not need vectors or query moments (whole-head policies and "
-                "policies made of others run on the CPU)");
+                "one, and not need vectors or query moments (whole-head policies, layer "
+                "schedules and policies made of others run on the CPU)");
   using Formats = gpu::DeviceFormats<S>;
   static_assert(Formats::known,
                 "kvast OnGpu: this storage has no layout on the device (Dense, Kivi, Int8, Int4, "
