@@ -187,5 +187,6 @@ step_asan() {
   configure asan
   groups='core format storage host cache cache_steady laws simt examples_decoder'
   build asan $(printf 'test_%s ' $groups)
-  run_tests asan -R "^($(echo "$groups" | tr ' ' '|'))[.]"
+  # the model's prompts go through the same code, in a quarter of the time of what it generates
+  run_tests asan -R "^($(echo "$groups" | tr ' ' '|'))[.]" -E GeneratedTokensScoreAsInTheReference
 }
