@@ -104,8 +104,12 @@ class Reserves {
   /// after `seen`, where it has `longest` at most by the tokens that ever came.
   std::int64_t most_blocks(const std::vector<int>& counts, const Counters& seen,
                            std::int64_t longest) const {
-    // what was sealed had blocks before, and one block may be begun for each kind
-    return std::min(longest, 2 * (std::int64_t{seen.longest} + 1) +
+    // where tokens are sealed, those of one list come to another one's
+    const int lists =
+        std::any_of(habits_.begin(), habits_.end(), [](const Habit& habit) { return habit.coded; })
+            ? 2
+            : 1;
+    return std::min(longest, lists * (std::int64_t{seen.longest} + 1) +
                                  blocks_of(since_report(seen) + sum_of(counts)));
   }
   void forget(int sequence) {
