@@ -76,6 +76,7 @@ class RankedHeads {
     view.head_count = head_count_;
     view.sequences = count() / head_count_;
     view.ranks_at = sizeof(Block);
+    view.counters = counters_.data();
     return view;
   }
   /// As the processor has them.
@@ -96,6 +97,7 @@ class RankedHeads {
   int head_count_;
   std::deque<DeviceVector<std::byte>> records_;
   std::deque<DeviceVector<Block*>> lists_;
+  DeviceVector<gpu::Counters> counters_ = DeviceVector<gpu::Counters>(1);
   DeviceVector<Head> heads_;
 };
 
