@@ -190,7 +190,8 @@ inline std::vector<Cell> every_cell() {
 }
 /// A quick run: of kOtherLawStorages one in five for each policy, but all for Full. Where each step
 /// is many times slower (under the sanitizers) the groups of query heads take turns, as do
-/// storages: each policy but Full has half of the first ones, and of the others one in fifteen.
+/// storages: each policy but Full has one of the first four, and of the others one in six or
+/// fifteen.
 inline std::vector<Cell> all_cells() {
 #if defined(__SANITIZE_ADDRESS__)
   constexpr bool kSlow = true;
@@ -206,9 +207,9 @@ inline std::vector<Cell> all_cells() {
     if (among(kOtherLawStorages, cell.storage))
       return cell.policy.name != "Full" && turn % (kSlow ? 15 : 5) != 0;
     if (!kSlow) return false;
-    if (among(kMoreLawStorages, cell.storage)) return cell.policy.name != "Full" && turn % 3 != 0;
-    if (cell.policy.name != "Full" && turn % 2 != 0) return true;
-    return cell.group != kLawGroups[turn / 2 % std::size(kLawGroups)];
+    if (among(kMoreLawStorages, cell.storage)) return cell.policy.name != "Full" && turn % 6 != 0;
+    if (cell.policy.name != "Full" && turn % 4 != 0) return true;
+    return cell.group != kLawGroups[turn / 4 % std::size(kLawGroups)];
   });
   return cells;
 }

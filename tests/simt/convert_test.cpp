@@ -140,12 +140,14 @@ void check_round_trip(Policy policy, S storage, const CacheOptions& options = {}
 TEST(GpuConvert, RoundTrips) {
   check_round_trip(Full{}, Kivi<4>{.residual = 32});
   check_round_trip(H2O{.heavy = 60, .recent = 30}, Dense<half>{});
+#if !defined(__SANITIZE_ADDRESS__)  // the same kernels; whole caches compile for minutes
   check_round_trip(H2O{.heavy = 60, .recent = 30}, Rotated<Kivi<4>>{});
   check_round_trip(
       Scissorhands{.tokens_kept = 80, .recent = 5, .window = 30, .when = When::full(20)},
       Float8<E4M3>{});
   check_round_trip(L2Norm{.tokens_kept = 80, .recent = 5, .skip = {}}, Kivi<3>{.residual = 0});
   check_round_trip(Corm{.window = 20, .recent = 8}, Dense<BF16>{});
+#endif
 }
 
 TEST(GpuConvert, CompactedPositionsKeepTheirSlots) {
@@ -185,8 +187,10 @@ void expect_kept(Pair& pair) {
 
 TEST(GpuConvert, AttentionOnTheDeviceDecidesAsTheHostsDoes) {
   check_fused(H2O{.heavy = 30, .recent = 10});
+#if !defined(__SANITIZE_ADDRESS__)
   check_fused(AdaHeads<SnapKV>{{.tokens_kept = 40, .window = 8}});
   check_fused(Corm{.window = 16, .recent = 8});
+#endif
 }
 
 /// A prompt that goes on after it moved: what waits is sealed by the device's first pass.

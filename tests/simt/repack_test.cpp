@@ -40,13 +40,17 @@ void check_shapes(S storage) {
 }
 
 TEST(GpuRepack, FourBits) { check_shapes(Kivi<4>{.residual = 0}); }
+#if !defined(__SANITIZE_ADDRESS__)  // formats of one kind are one kernel
 TEST(GpuRepack, TwoBits) { check_shapes(Kivi<2>{.residual = 32}); }
 TEST(GpuRepack, Mixed) { check_shapes(Kivi<4, 2>{.residual = 0, .keep = {.tokens = 5}}); }
 TEST(GpuRepack, EightBits) { check_shapes(Int8{.keep = {.tokens = 40}}); }
 TEST(GpuRepack, Floats) { check_shapes(Float8<E4M3>{}); }
+#endif
 TEST(GpuRepack, FloatsInTiles) { check_shapes(Float8<E5M2>{}); }
 TEST(GpuRepack, CodesInTiles) { check_shapes(Kivi<3>{.residual = 0}); }
+#if !defined(__SANITIZE_ADDRESS__)
 TEST(GpuRepack, Rotated) { check_shapes(Rotated<Kivi<4>>{{.residual = 0}}); }
+#endif
 TEST(GpuRepack, LargestHeads) {
   check_history({.query_heads = 1, .heads = 1, .head_dim = 512}, Kivi<4>{.residual = 0});
 }
