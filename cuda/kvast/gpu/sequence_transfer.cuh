@@ -55,8 +55,10 @@ class SequenceTransfer {
     set(memory_.tables_.prompt_ends, image.prompt_end);
     set(memory_.tables_.unsealed, unsealed);
     status.then([&] { return memory_.settle(true); });
-    if (status && memory_.latest_.missing > 0)
-      status = {StatusCode::device_failed, "to_device: a kernel found no free block"};
+    status.then([&]() -> Status {
+      if (memory_.latest_.missing == 0) return {};
+      return {StatusCode::device_failed, "to_device: a kernel found no free block"};
+    });
     memory_.torn_ = memory_.torn_ || !status;
     return status;
   }
