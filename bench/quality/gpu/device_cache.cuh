@@ -24,8 +24,7 @@ class TypedDeviceCache final : public DeviceCache {
   using Cache = KVCache<Policy, OnGpu<Kept, DeviceType>>;
 
   TypedDeviceCache(const Policy& policy, const DeviceCacheSetup& setup, gpu::Pool<DeviceType>& pool)
-      : pool_(pool),
-        shape_(setup.shape),
+      : shape_(setup.shape),
         unrotated_(setup.positions != Positions::original),
         kinds_(pool.stream()),
         cache_(setup.shape, policy, {kept_layers<Kept>(setup.storage)}, pool,
@@ -113,7 +112,6 @@ class TypedDeviceCache final : public DeviceCache {
     return *result;
   }
 
-  gpu::Pool<DeviceType>& pool_;
   Shape shape_;
   bool unrotated_;
   bool samples_ = false;  ///< bytes of this pass: a prompt's, where reading them does not matter

@@ -30,21 +30,7 @@ struct Runner {
       : file(tiny.writer.finish()), gguf(file), model(gguf, executor, precision) {}
 
   std::vector<float> run(const std::vector<int>& tokens, const std::vector<int>& passes) {
-    NaiveCache cache(model.config().shape());
-    std::vector<float> out;
-    std::size_t first = 0;
-    for (const int size : passes) {
-      std::vector<int> rows;
-      for (int row = 0; row < size; ++row) rows.push_back(row);
-      const auto part = std::span<const int>(tokens).subspan(first, static_cast<std::size_t>(size));
-      EXPECT_TRUE(model.forward(cache, part, static_cast<int>(first), NaivePass{}, rows));
-      for (const int row : rows) {
-        const auto logits = model.logits(row);
-        out.insert(out.end(), logits.begin(), logits.end());
-      }
-      first += static_cast<std::size_t>(size);
-    }
-    return out;
+    return run_passes(model, tokens, passes);
   }
 
   std::vector<std::byte> file;

@@ -2,10 +2,13 @@
 // The test double for the library's cache: keeps everything in plain floats and attends in double.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <numeric>
+#include <span>
 #include <stdexcept>
 #include <vector>
 
@@ -114,5 +117,26 @@ class NaiveCache {
   int new_tokens_ = 0;
   int next_layer_ = 0;
 };
+
+/// Logits of every token, by a model around such a cache, in passes of the given sizes.
+template <class Model>
+std::vector<float> run_passes(Model& model, const std::vector<int>& tokens,
+                              const std::vector<int>& passes) {
+  NaiveCache cache(model.config().shape());
+  std::vector<float> out;
+  std::size_t first = 0;
+  for (const int size : passes) {
+    std::vector<int> rows;
+    for (int row = 0; row < size; ++row) rows.push_back(row);
+    const auto part = std::span<const int>(tokens).subspan(first, static_cast<std::size_t>(size));
+    EXPECT_TRUE(model.forward(cache, part, static_cast<int>(first), NaivePass{}, rows));
+    for (const int row : rows) {
+      const auto logits = model.logits(row);
+      out.insert(out.end(), logits.begin(), logits.end());
+    }
+    first += static_cast<std::size_t>(size);
+  }
+  return out;
+}
 
 }  // namespace kvast::decoder

@@ -20,25 +20,6 @@ using Broken = test::FailingDevice<TestDevice>;
 
 const std::vector<int> kTokens{3, 49, 7, 7, 0, 21, 8, 30, 11, 2, 48};
 
-template <class Model>
-std::vector<float> run(Model& model, const std::vector<int>& passes) {
-  NaiveCache cache(model.config().shape());
-  std::vector<float> out;
-  std::size_t first = 0;
-  for (const int size : passes) {
-    std::vector<int> rows;
-    for (int row = 0; row < size; ++row) rows.push_back(row);
-    const auto part = std::span<const int>(kTokens).subspan(first, static_cast<std::size_t>(size));
-    EXPECT_TRUE(model.forward(cache, part, static_cast<int>(first), NaivePass{}, rows));
-    for (const int row : rows) {
-      const auto logits = model.logits(row);
-      out.insert(out.end(), logits.begin(), logits.end());
-    }
-    first += static_cast<std::size_t>(size);
-  }
-  return out;
-}
-
 double worst(const std::vector<float>& one, const std::vector<float>& other) {
   EXPECT_EQ(one.size(), other.size());
   double most = 0;
@@ -53,12 +34,12 @@ void check(const TinyModel& tiny, double tolerance) {
   const Gguf gguf(file);
   Llama host(gguf, serial(), Precision::exact);
   const std::vector<int> passes{9, 1, 1};
-  const std::vector<float> expected = run(host, passes);
+  const std::vector<float> expected = run_passes(host, kTokens, passes);
   std::vector<float> first;
   for (const test::Schedule schedule : test::kSchedules) {
     test::begin_schedule(schedule);
     DeviceLlama<TestDevice> device(LlamaWeights(gguf), test::stream());
-    const std::vector<float> actual = run(device, passes);
+    const std::vector<float> actual = run_passes(device, kTokens, passes);
     EXPECT_LT(worst(actual, expected), tolerance);
     if (first.empty()) first = actual;
     EXPECT_EQ(actual, first) << "depends on the order of threads";
