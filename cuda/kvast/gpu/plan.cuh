@@ -63,8 +63,9 @@ struct Plan {
     SplitChoices choices;
     int mine = 0;
     for (int table = block.thread(); table < layer.tables(); table += block.threads()) {
-      mine += cost_of(table);
-      choices.longest = most_of(choices.longest, cost_of(table));
+      const int cost = cost_of(table);
+      mine += cost;
+      choices.longest = most_of(choices.longest, cost);
     }
     choices.all = block_scan(block, mine, shared).total;
     choices.longest = block_most(block, choices.longest, shared);

@@ -41,11 +41,10 @@ struct BlockCosts {
 };
 
 struct SplitRules {
-  int workers = 1;  ///< thread blocks that run at the same time
-  int least_blocks =
-      8;               ///< by cost; fewer are not split: their merge would cost more than it brings
-  int dense_cost = 1;  ///< of a dense block, in coded ones; where there are none nothing depends
-                       ///< on it
+  int workers = 1;       ///< thread blocks that run at the same time
+  int least_blocks = 8;  ///< by cost; parts of fewer would cost more to merge than they bring
+  int dense_cost = 1;    ///< of a dense block, in coded ones; where there are none nothing depends
+                         ///< on it
 };
 
 /// Rules for a cache whose coded blocks, and dense ones, have so many bytes. A block takes time for
