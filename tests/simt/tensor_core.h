@@ -17,6 +17,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 namespace kvast::test {
 
@@ -64,11 +65,17 @@ class TensorCore {
       if (term.number != 0.0) largest = std::max(largest, term.exponent);
     }
     if (!std::isfinite(sum)) return static_cast<float>(sum);
-    const double unit = std::ldexp(1.0, largest - kBits);  // of what is kept
-    double units = 0.0;                                    // fewer than 2^30, so exact
-    for (const Term& term : terms) units += std::trunc(term.number / unit);
-    const int over = std::max(exponent_of(units, 0) - 23, 0);
-    return static_cast<float>(std::ldexp(std::trunc(std::ldexp(units, -over)), over) * unit);
+    const double units_of_one = power_of_two(kBits - largest);
+    std::int64_t units = 0;  // fewer than 2^30; conversions cut off towards zero
+    for (const Term& term : terms) units += static_cast<std::int64_t>(term.number * units_of_one);
+    const auto size = static_cast<std::uint64_t>(std::abs(units));
+    const int over = std::max(static_cast<int>(std::bit_width(size)) - kBits, 0);
+    const auto kept = static_cast<double>(size >> over << over);
+    return static_cast<float>(std::copysign(kept, static_cast<double>(units)) *
+                              power_of_two(largest - kBits));
+  }
+  static double power_of_two(int exponent) {
+    return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52U);
   }
 };
 
