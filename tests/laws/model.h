@@ -72,7 +72,7 @@ inline void softmax_weights(const Shape& shape, int layer, int head, int positio
     double logit = 0.0;
     for (int dim = 0; dim < shape.head_dim; ++dim)
       logit += static_cast<double>(query[dim] * key[dim]);
-    weights[slot] = static_cast<float>(std::exp(logit * scale));
+    weights[slot] = std::exp(static_cast<float>(logit * scale));
     sum += static_cast<double>(weights[slot]);
   }
   for (std::size_t slot = 0; slot < slots.size(); ++slot)
