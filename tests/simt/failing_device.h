@@ -55,7 +55,7 @@ struct FailingDevice {
   static bool capturing(Stream stream) { return Inner::capturing(stream); }
   template <class Kernel>
   static int together(gpu::Grid grid) {
-    return missing ? 0 : Inner::template together<Kernel>(grid);
+    return fails() ? 0 : Inner::template together<Kernel>(grid);
   }
   template <class Kernel>
   static Status launch(const Kernel& kernel, gpu::Grid grid, Stream stream) {

@@ -7,10 +7,14 @@
 #include <vector>
 
 #include "kvast/gpu/kv_cache.cuh"
+#include "kvast/policy/ada_heads.h"
 #include "kvast/policy/full.h"
+#include "kvast/policy/h2o.h"
+#include "kvast/policy/snapkv.h"
 #include "kvast/policy/streaming_llm.h"
 #include "tests/simt/backend.h"
 #include "tests/simt/failing_device.h"
+#include "tests/support/random.h"
 
 namespace kvast {
 namespace {
@@ -32,25 +36,32 @@ class GpuCacheFailure : public testing::Test {
   }
 };
 
-/// Passes of 40 tokens over two layers with attention, and a reserve; what fails first is told.
-class Decoder {
+constexpr Shape kOneHead{.query_heads = 2, .heads = 1, .head_dim = 8};
+constexpr Shape kTwoHeads{.query_heads = 2, .heads = 2, .head_dim = 8};
+constexpr Shape kTwoLayers{.layers = 2, .query_heads = 2, .heads = 2, .head_dim = 8};
+
+/// Passes of 40 tokens with attention, and a reserve; what fails first is told.
+template <class Policy, class S, Shape kShape>
+class DecoderOf {
  public:
-  static constexpr Shape kShape{.layers = 2, .query_heads = 4, .heads = 2, .head_dim = 8};
-  using Cache = KVCache<StreamingLLM, OnGpu<Kivi<4>, Device>>;
+  using Cache = KVCache<Policy, OnGpu<S, Device>>;
+
+  explicit DecoderOf(Policy policy) : cache_(kShape, policy, {}, pool_) {}
 
   Cache& cache() { return cache_; }
 
   Status pass() {
     const int length = cache_.length(0);
-    auto pass = cache_.begin({.tokens = 40});
+    auto pass = cache_.begin({.tokens = 40, .last_of_prompt = length == 0});
     if (!pass) {
       EXPECT_FALSE(pass.status().message().empty());
       EXPECT_EQ(cache_.length(0), length);
       return pass.status();
     }
     for (int layer = 0; layer < kShape.layers; ++layer) {
-      Status status = pass->append(layer, numbers_.data(), numbers_.data());
-      status.then([&] { return pass->attend(layer, numbers_.data(), output_.data()); });
+      const float* rows = numbers_.data() + (length == 0 ? 0 : 1) + 2 * layer;
+      Status status = pass->append(layer, rows, rows);
+      status.then([&] { return pass->attend(layer, rows, output_.data()); });
       status.then([&] { return pass->commit(layer); });
       if (!status) return status;
     }
@@ -58,17 +69,46 @@ class Decoder {
     status.then([&] { return cache_.settle(); });
     return status;
   }
+  /// Tokens that are kept, of all heads.
+  std::vector<int> kept() {
+    std::vector<int> all;
+    for (int layer = 0; layer < kShape.layers; ++layer) {
+      for (int head = 0; head < kShape.heads; ++head) {
+        const std::vector<int> mine = *cache_.kept(0, layer, head);
+        all.insert(all.end(), mine.begin(), mine.end());
+      }
+    }
+    return all;
+  }
 
  private:
-  test::DeviceVector<float> numbers_ = test::on_device(std::vector<float>(40 * 4 * 8, 0.5F));
+  test::DeviceVector<float> numbers_ = test::on_device(test::Random(7).normals(40 * 4 * 8 + 4));
   test::DeviceVector<float> output_ = test::on_device(std::vector<float>(40 * 4 * 8));
   gpu::Pool<Device> pool_{{.stream = test::stream()}};
-  Cache cache_{kShape, {.sinks = 1, .recent = 50}, {{.residual = 0}}, pool_};
+  Cache cache_;
+};
+
+struct Decoder : DecoderOf<StreamingLLM, Kivi<4>, kTwoLayers> {
+  Decoder() : DecoderOf({.sinks = 1, .recent = 50}) {}
 };
 
 /// Every call that can fail fails once, and what follows is what is documented: a Status, or that
-/// the pool asked for less.
-TEST_F(GpuCacheFailure, EveryCallFailsOnce) {
+/// the pool asked for less, and nothing that is kept has changed.
+template <class Policy, class S, Shape kShape>
+void check_failures(Policy policy, int least_failures) {
+  using Mine = DecoderOf<Policy, S, kShape>;
+  Device::reset();
+  std::vector<int> prompt;
+  std::vector<int> evicted;
+  {
+    Mine decoder(policy);
+    ASSERT_TRUE(decoder.pass());
+    prompt = decoder.kept();
+    ASSERT_TRUE(decoder.pass());
+    evicted = decoder.kept();
+    ASSERT_LT(evicted.size(), kShape.layers * kShape.heads * 80);
+    test::wait();
+  }
   int failures = 0;
   for (int at = 0;; ++at) {
     SCOPED_TRACE(at);
@@ -76,25 +116,38 @@ TEST_F(GpuCacheFailure, EveryCallFailsOnce) {
     Device::fails_at = at;
     bool failed = false;
     {
-      Decoder decoder;
-      for (int turn = 0; turn < 3 && !failed; ++turn)
-        failed = turn == 1 ? !decoder.cache().clear(0) : !decoder.pass();
+      Mine decoder(policy);
+      for (int turn = 0; turn < 2 && !failed; ++turn) failed = !decoder.pass();
+      const bool over = Device::fails_at >= 0;
+      Device::fails_at = over ? -1 : Device::fails_at;
       // the device works again: after clear everything does
       if (failed) {
         ++failures;
         ASSERT_EQ(Device::fails_at, -1);
         ASSERT_TRUE(decoder.cache().clear());
-        ASSERT_EQ(*decoder.cache().tokens(0, 1, 1), 0);
+        ASSERT_EQ(*decoder.cache().tokens(0, kShape.layers - 1, 0), 0);
         const Status status = decoder.pass();
         ASSERT_TRUE(status) << status.message();
-        EXPECT_EQ(*decoder.cache().tokens(0, 1, 1), 40);
+        EXPECT_EQ(decoder.kept(), prompt);
+      } else {
+        EXPECT_EQ(decoder.kept(), evicted);
       }
       test::wait();
+      if (over) break;  // there are no more calls than that
     }
     ASSERT_EQ(Device::live, 0) << "leaked";
-    if (Device::fails_at >= 0) break;  // there are no more calls than that
   }
-  EXPECT_GT(failures, 40);
+  EXPECT_GE(failures, least_failures);
+}
+TEST_F(GpuCacheFailure, EveryCallFailsOnce) {
+  check_failures<StreamingLLM, Kivi<4>, kTwoLayers>({.sinks = 1, .recent = 50}, 40);
+}
+TEST_F(GpuCacheFailure, EveryCallOfScoringFailsOnce) {
+  check_failures<H2O, Kivi<4>, kOneHead>({.heavy = 25, .recent = 26}, 40);
+}
+TEST_F(GpuCacheFailure, EveryCallOfPrunedPromptsFailsOnce) {
+  check_failures<AdaHeads<SnapKV>, Dense<half>, kTwoHeads>(
+      AdaHeads{SnapKV{.tokens_kept = 30, .window = 8}}, 40);
 }
 
 /// What fails after a pass began tears the cache, and it says so until it is cleared.

@@ -79,17 +79,26 @@ class AttendRunner {
   /// was missing.
   bool started() const { return started_; }
 
-  /// Thread blocks that run at the same time. Each kernel is asked about once: the answer takes the
-  /// driver about as long as a launch.
+  /// Makes `grid` one of all thread blocks that run at the same time. Each kernel is asked about
+  /// once: the answer takes the driver about as long as a launch.
   template <class Kernel>
-  int workers_of(Grid one) {
+  Status fill_device(Grid& grid) {
     const auto known = std::find_if(known_.begin(), known_.end(), [&](const Known& entry) {
-      return entry.kernel == &kTag<Kernel> && entry.shared_bytes == one.shared_bytes;
+      return entry.kernel == &kTag<Kernel> && entry.shared_bytes == grid.shared_bytes;
     });
-    if (known != known_.end()) return known->workers;
-    const int workers = DeviceType::template together<Kernel>(one);
-    if (workers > 0) known_.push_back({&kTag<Kernel>, one.shared_bytes, workers});
-    return workers;
+    if (known != known_.end()) {
+      grid.blocks = known->workers;
+      return {};
+    }
+    grid.blocks = DeviceType::template together<Kernel>(grid);
+    if (grid.blocks < 1) {
+      return {StatusCode::device_failed,
+              kvast::detail::join_text(
+                  "attend: the device runs no thread block with ", grid.shared_bytes,
+                  " bytes of shared memory: it has less, or could not load the kernel")};
+    }
+    known_.push_back({&kTag<Kernel>, grid.shared_bytes, grid.blocks});
+    return {};
   }
 
  private:
@@ -123,19 +132,13 @@ class AttendRunner {
   Status run_kernel(AttendCall& call, int most_queries) {
     const bool turns = call.rope.frequencies != nullptr;
     const int tables = call.layer.tables();
-    const Grid one{1, Kernel::Shape::shared_bytes(turns)};
-    const int workers = workers_of<Kernel>(one);
-    if (workers < 1) {
-      return {StatusCode::device_failed,
-              kvast::detail::join_text("attend: heads of ", call.layer.head_dim, " and ",
-                                       call.layer.value_dim, " features need ", one.shared_bytes,
-                                       " bytes of shared memory, more than the device has")};
-    }
+    Grid grid{1, Kernel::Shape::shared_bytes(turns)};
+    if (Status status = fill_device<Kernel>(grid); !status) return status;
     const LayerView& layer = call.layer;
-    const AttendSplit split =
-        AttendSplit::of(tables, most_queries * call.group, kRows,
-                        rules_of_bytes(workers, layer.coded_keys.bytes + layer.coded_values.bytes,
-                                       layer.dense_keys.bytes + layer.dense_values.bytes));
+    const AttendSplit split = AttendSplit::of(
+        tables, most_queries * call.group, kRows,
+        rules_of_bytes(grid.blocks, layer.coded_keys.bytes + layer.coded_values.bytes,
+                       layer.dense_keys.bytes + layer.dense_values.bytes));
     call.tiles = split.tiles;
     call.dense_cost = split.rules.dense_cost;
     if (Status status = provide(call, split, kRows); !status) return status;
@@ -146,9 +149,7 @@ class AttendRunner {
                     .rules = split.rules,
                     .most_blocks = call.most_blocks};
     Status status = DeviceType::launch(plan, {1, Plan::kSharedBytes}, stream);
-    status.then([&] {
-      return DeviceType::launch(Kernel{call}, {workers, one.shared_bytes}, stream);
-    });
+    status.then([&] { return DeviceType::launch(Kernel{call}, grid, stream); });
     if (split.stored == 0) return status;
     status.then([&] {
       return DeviceType::launch(MergeParts{call, kRows}, {tables * most_queries * call.group, 0},

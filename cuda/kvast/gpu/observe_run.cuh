@@ -95,13 +95,14 @@ Status show_weights(AttendRunner<Kept, DeviceType>& runner, const AttendCall& ca
   }
   if (call.saved.below != nullptr) {
     using Kernel = SavedWeights<Sink>;
-    const Grid grid{runner.template workers_of<Kernel>({1, 0}), 0};
+    Grid grid{1, 0};
+    if (Status status = runner.template fill_device<Kernel>(grid); !status) return status;
     return DeviceType::launch(Kernel{call, rules, sink}, grid, stream);
   }
   return runner.for_width(call.layer, [&](auto width) {
     using Kernel = AgainWeights<Kept, decltype(width)::value, Sink>;
     Grid grid{1, Kernel::Shape::shared_bytes(call.rope.frequencies != nullptr)};
-    grid.blocks = runner.template workers_of<Kernel>(grid);
+    if (Status status = runner.template fill_device<Kernel>(grid); !status) return status;
     return DeviceType::launch(Kernel{call, rules, sink}, grid, stream);
   });
 }
