@@ -55,6 +55,10 @@ class Decoder {
     std::copy(drawn.begin(), drawn.end(), numbers_.begin());
   }
   const gpu::Pool<Device>& pool() const { return pool_; }
+  /// Of the last pass of one token.
+  std::vector<float> output() const {
+    return {output_.begin(), output_.begin() + kSequences * 2 * 64};
+  }
   void expect_tokens(int tokens) {
     for (int sequence = 0; sequence < kSequences; ++sequence) {
       for (int head = 0; head < kShape.heads; ++head)

@@ -258,22 +258,6 @@ TEST(GpuReplay, ACaptureThatIsGivenUpChangesNothing) {
   }
 }
 
-TEST(GpuReplay, APassDoesNotCrossIntoACapture) {
-  Decoder<Full, Dense<half>> decoder;
-  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 40}));
-  ASSERT_TRUE(decoder.cache.reserve(10));
-  {
-    auto pass = decoder.cache.begin();
-    ASSERT_TRUE(pass);
-    ASSERT_NO_FATAL_FAILURE(decoder.append(*pass, false));
-    Device::Work work;
-    Device::captured = &work;
-    EXPECT_THROW((void)pass->commit(), Error);
-    Device::captured = nullptr;
-  }
-  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(40));
-}
-
 /// A handle of a pass that clear() ended is nobody's any more.
 TEST(GpuReplay, OldHandlesEndNothing) {
   Decoder<Full, Dense<half>> decoder;
@@ -332,13 +316,12 @@ TEST(GpuReplay, ListsThatGrewSinceACaptureAreTold) {
   check_lists_that_grew(H2O{.heavy = 4000, .recent = 100}, 2);
 }
 
-/// A budgeted policy evicts in replays as in steps.
-template <class S>
-void check_eviction(S storage) {
-  using Mine = Decoder<H2O, S>;
-  Mine plain({.heavy = 30, .recent = 20}, storage);
-  Mine captured({.heavy = 30, .recent = 20}, storage);
-  for (Mine* one : {&plain, &captured}) {
+/// What replays attend to, keep and evict is what steps do, over tokens that differ.
+template <class Policy, class S>
+void check_replays(Policy policy, S storage) {
+  Decoder<Policy, S> plain(policy, storage);
+  Decoder<Policy, S> captured(policy, storage);
+  for (auto* one : {&plain, &captured}) {
     one->draw(0);
     ASSERT_NO_FATAL_FAILURE(one->pass({.tokens = 70, .last_of_prompt = true}, true));
     ASSERT_NO_FATAL_FAILURE(one->pass({}, true));
@@ -347,11 +330,14 @@ void check_eviction(S storage) {
   ASSERT_TRUE(captured.cache.reserve(60));
   const Device::Work work = captured.capture(1, true);
   for (int step = 1; step <= 60; ++step) {
+    const std::vector<float> last = plain.output();
     plain.draw(step);
     captured.draw(step);
     ASSERT_NO_FATAL_FAILURE(plain.pass({}, true));
     Device::replay(work);
     ASSERT_TRUE(Device::wait({}));
+    ASSERT_EQ(captured.output(), plain.output()) << "step " << step;
+    ASSERT_NE(plain.output(), last);
   }
   ASSERT_TRUE(captured.cache.settle());
   for (int sequence = 0; sequence < kSequences; ++sequence) {
@@ -360,18 +346,11 @@ void check_eviction(S storage) {
   }
   ASSERT_EQ(captured.cache.counters().missing, 0);
 }
-TEST(GpuReplay, EvictsAsStepsDo) {
-  check_eviction(Dense<half>{});
-  check_eviction(Kivi<4>{.residual = 0});
-}
-
-TEST(GpuReplay, CapturesWithoutAReserveAreRefused) {
-  Decoder<Full, Dense<half>> decoder;
-  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
-  Device::Work work;
-  Device::captured = &work;
-  EXPECT_THROW((void)decoder.cache.begin(), Error);
-  Device::captured = nullptr;
+TEST(GpuReplay, GivesWhatStepsDo) {
+  check_replays(Full{}, Dense<half>{});
+  check_replays(Full{}, Kivi<4>{.residual = 0});
+  check_replays(H2O{.heavy = 30, .recent = 20}, Dense<half>{});
+  check_replays(H2O{.heavy = 30, .recent = 20}, Kivi<4>{.residual = 0});
 }
 
 }  // namespace

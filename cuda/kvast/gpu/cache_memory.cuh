@@ -177,6 +177,11 @@ class CacheMemory {
   void check_no_capture(const char* verb, Caller caller) const {
     require(!DeviceType::capturing(pool_.stream()), caller, verb, ": the stream is capturing");
   }
+  /// What waits for the stream cannot be a part of a capture.
+  void check_read(int sequence, int layer, int head, Caller caller) const {
+    check(sequence, layer, head, caller);
+    check_no_capture("what is read back", caller);
+  }
 
   void expect(int layer, Stage stage, const char* verb, Caller caller) const {
     require(layer >= 0 && layer < layers(), caller, "layer is ", layer, ", must lie in [0, ",
@@ -221,7 +226,7 @@ class CacheMemory {
   void drop() {
     if (!open_) return;
     if (captured_) return close();  // nothing of it was done
-    torn_ = torn_ || committed_ > 0 ||
+    torn_ = torn_ || committed_ > 0 || DeviceType::capturing(pool_.stream()) ||
             std::find(stages_.begin(), stages_.end(), Stage::observed) != stages_.end();
     for (int layer = 0; layer < layers() && !torn_; ++layer) {
       if (stages_[static_cast<std::size_t>(layer)] == Stage::idle) continue;
@@ -264,7 +269,7 @@ class CacheMemory {
   }
 
   Status read_head(int sequence, int layer, int head, Head& to, Caller caller) {
-    check(sequence, layer, head, caller);
+    check_read(sequence, layer, head, caller);
     to = {};
     if (!exists()) return {};
     const LayerView& mine = view(layer);
@@ -278,7 +283,8 @@ class CacheMemory {
     if (!exists()) return {};
     return pool_.with_scratch(bytes, to, launch);
   }
-  Result<std::size_t> bytes_in_use() {
+  Result<std::size_t> bytes_in_use(Caller caller) {
+    check_no_capture("bytes_in_use", caller);
     Counters now;
     if (exists()) {
       Status status = DeviceType::copy(&now, tables_.counters, sizeof now, pool_.stream());

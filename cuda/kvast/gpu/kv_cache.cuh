@@ -258,7 +258,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   template <class Part = Policy>
   requires detail::Chooses<Part> Result<typename Part::Choice> choice(
       int sequence, int layer, int head, Caller caller = Caller::here()) {
-    memory_.check(sequence, layer, head, caller);
+    memory_.check_read(sequence, layer, head, caller);
     if (!memory_.exists()) return typename Part::Choice{};
     const gpu::LayerView& view = memory_.view(layer);
     const int table = sequence * view.head_count + head;
@@ -288,8 +288,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
         sequence, layer, rows, values, memory_.view(layer).value_dim, caller);
   }
   /// What this cache holds of the pool: blocks, tables, and attend's scratch. Waits for the stream.
-  Result<std::size_t> bytes_in_use() {
-    Result<std::size_t> bytes = memory_.bytes_in_use();
+  Result<std::size_t> bytes_in_use(Caller caller = Caller::here()) {
+    Result<std::size_t> bytes = memory_.bytes_in_use(caller);
     if (bytes)
       *bytes += attention_.bytes() + observed_.bytes() + learner_.bytes() + evicted_.bytes();
     return bytes;
