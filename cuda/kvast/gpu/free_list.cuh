@@ -20,7 +20,7 @@ struct FreeList {
 
 /// What a cache keeps track of on the device, and what the host learns of it one step late.
 struct Counters {
-  static constexpr int kClasses = 8;
+  static constexpr int kClasses = 16;
   int in_use[kClasses] = {};  ///< blocks of each of the cache's sizes
   int missing = 0;   ///< blocks that a kernel did not get: a mistake of ours, and the cache is lost
   int refused = 0;   ///< numbers that were not finite or too large for the storage
