@@ -69,6 +69,7 @@ small="$small:AttendCodesOptions.Windows*:AttendCodesWidths/*:Weights.OfAStep*:W
 small="$small:GpuSelect.*:GpuAllocate.*:GpuPoolRanks.*:GpuShareRanks.*:GpuRepack.FourBits*:GpuPolicies.WithoutAttention"
 small="$small:GpuPolicies.Scissorhands:GpuConvert.*:GpuCache.ADropped*:GpuCache.OldHeads*:GpuCache.StreamingLLM*:GpuCache.Settling*:GpuCacheFailure.*"
 
+export KVAST_REQUIRE_GPU=1  # tests and benches that find none fail
 failed=
 KVAST_LONG_TESTS=1 build/gpu/tests/test_gpu || failed="$failed tests"
 build/gpu/tests/test_gpu_decoder || failed="$failed decoder"
@@ -87,13 +88,14 @@ driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1
 toolkit=$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
 commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 result=bench/results/gpu-$(printf '%s' "$device" | tr ' /' '--').json
+rm -f "$result"
 build/gpu/bin/bench-gpu --benchmark_out="$result" --benchmark_out_format=json \
   "--benchmark_context=device=$device,driver=$driver,toolkit=$toolkit,commit=$commit" ||
   failed="$failed bench"
 if command -v python3 >/dev/null; then
   python3 bench/peers/gpu_attention.py --out "bench/results/gpu-peers.json" \
-    --commit "$commit" || failed="$failed peers"
+    --driver "$driver" --toolkit "$toolkit" --commit "$commit" || failed="$failed peers"
 fi
-say "figures are in $result"
+if [ -s "$result" ]; then say "figures are in $result"; else failed="$failed no-figures"; fi
 [ -z "$failed" ] || stop "FAILED:$failed"
 say "passed"
