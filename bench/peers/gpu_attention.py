@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times decode attention of PyTorch and FlashInfer on a CUDA device, where they are installed.
 
-The same shapes, batches and contexts as the figures of kvast: f16, one query token, CUDA events, the L2 cache swept
-before each step. Writes one JSON object; what is not installed is named and left out.
+The same shapes, batches and contexts as the figures of kvast: f16, one query token, means by CUDA events, the L2 cache
+swept before each step by reading. Writes one JSON object; what is not installed is named and left out.
 """
 
 import argparse
@@ -16,11 +16,11 @@ MOST_BYTES = 120 << 30
 REPEATS = 20
 
 
-def median_seconds(torch, step, flush):
-    """Of REPEATS steps, each after a sweep of the L2 cache."""
+def mean_seconds(torch, step, sweep):
+    """Of REPEATS steps, each after a sweep of the L2 cache: by reads, as what was written would still have to leave it."""
     times = []
     for turn in range(REPEATS + 3):
-        flush.zero_()
+        sweep.sum()
         begin = torch.cuda.Event(enable_timing=True)
         end = torch.cuda.Event(enable_timing=True)
         begin.record()
@@ -29,7 +29,7 @@ def median_seconds(torch, step, flush):
         torch.cuda.synchronize()
         if turn >= 3:
             times.append(begin.elapsed_time(end) * 1e-3)
-    return sorted(times)[len(times) // 2]
+    return sum(times) / len(times)
 
 
 def sdpa_step(torch, queries, keys, values):
@@ -64,7 +64,8 @@ def flashinfer_step(torch, flashinfer, queries, keys, values):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--commit", default="unknown")
+    for name in ["driver", "toolkit", "commit"]:
+        parser.add_argument(f"--{name}", default="unknown")
     options = parser.parse_args()
     try:
         import torch
@@ -81,7 +82,7 @@ def main():
         peers["flashinfer"] = lambda *tensors: flashinfer_step(tensors[0], flashinfer, *tensors[1:])
     except ImportError:
         print("gpu_attention.py: FlashInfer is not installed; it is left out")
-    flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+    sweep = torch.ones(64 << 20, dtype=torch.float32, device="cuda")
     rows = []
     for query_heads, heads, dim in SHAPES:
         for batch in BATCHES:
@@ -95,12 +96,12 @@ def main():
                 values = torch.randn_like(keys)
                 queries = torch.randn(batch, query_heads, 1, dim, dtype=torch.float16, device="cuda")
                 for name, make in peers.items():
-                    seconds = median_seconds(torch, make(torch, queries, keys, values), flush)
+                    seconds = mean_seconds(torch, make(torch, queries, keys, values), sweep)
                     rows.append({"peer": name, "shape": [query_heads, heads, dim], "batch": batch,
                                  "context": context, "seconds": seconds, "GBps": size / seconds * 1e-9})
     with open(options.out, "w", encoding="utf-8") as file:
-        json.dump({"device": torch.cuda.get_device_name(), "torch": torch.__version__,
-                   "commit": options.commit, "rows": rows}, file, indent=1)
+        json.dump({"device": torch.cuda.get_device_name(), "driver": options.driver, "toolkit": options.toolkit,
+                   "commit": options.commit, "torch": torch.__version__, "cuda": torch.version.cuda, "rows": rows}, file, indent=1)
     print(f"gpu_attention.py: {len(rows)} rows in {options.out}")
     return 0
 
