@@ -2,121 +2,22 @@
 // Attention through KVCache<Policy, OnGpu<S>>: passes of a batch against the reference in double.
 #include <gtest/gtest.h>
 
-#include <numeric>
 #include <vector>
 
-#include "kvast/gpu/kv_cache.cuh"
 #include "kvast/policy/full.h"
 #include "kvast/policy/streaming_llm.h"
-#include "tests/simt/backend.h"
-#include "tests/support/random.h"
-#include "tests/support/reference.h"
+#include "tests/simt/attend_twins.h"
 #include "tests/support/refused.h"
 
 namespace kvast {
 namespace {
 
+using test::AttendTwins;
 using test::DeviceVector;
 using test::Random;
 using test::ReferenceLayer;
 using test::ReferenceRules;
 using test::TestDevice;
-
-/// A cache of one layer and a reference per sequence.
-template <class Policy, class S>
-class AttendTwins {
- public:
-  using Format = typename gpu::DeviceFormats<S>::Waiting;
-  using Cache = KVCache<Policy, OnGpu<S, TestDevice>>;
-
-  AttendTwins(const Shape& shape, Policy policy, const gpu::CacheOptions& options, S storage = {})
-      : shape_(shape), cache_(shape, policy, {storage}, pool_, options) {
-    for (int sequence = 0; sequence < options.sequences; ++sequence)
-      references_.emplace_back(shape.query_heads, shape.heads, shape.head_dim, shape.values());
-  }
-
-  Cache& cache() { return cache_; }
-  gpu::Pool<TestDevice>& pool() { return pool_; }
-
-  /// The largest relative error of a row.
-  double pass(const std::vector<int>& counts, const gpu::AttendOptions& options = {},
-              const ReferenceRules& rules = {}) {
-    const int rows = std::accumulate(counts.begin(), counts.end(), 0);
-    const auto keys = stored(rows * shape_.heads * shape_.head_dim);
-    const auto values = stored(rows * shape_.heads * shape_.values());
-    const auto queries = test::on_device(random_.normals(
-        static_cast<std::size_t>(rows * shape_.query_heads * shape_.head_dim), 2.0));
-    DeviceVector<float> output(
-        static_cast<std::size_t>(rows * shape_.query_heads * shape_.values()), NAN);
-    auto pass = cache_.begin({.counts = counts});
-    EXPECT_TRUE(pass) << pass.status().message();
-    EXPECT_TRUE(pass->append(0, keys.data(), values.data()));
-    const Status status = pass->attend(0, queries.data(), output.data(), options);
-    EXPECT_TRUE(status) << status.message();
-    EXPECT_TRUE(pass->commit());
-    test::wait();
-    double worst = 0.0;
-    int row = 0;
-    for (std::size_t sequence = 0; sequence < counts.size(); ++sequence) {
-      const int at = static_cast<int>(sequence);
-      const int length = cache_.length(at);
-      std::vector<int> positions(static_cast<std::size_t>(counts[sequence]));
-      std::iota(positions.begin(), positions.end(), length - counts[sequence]);
-      references_[sequence].append(positions, keys.data() + row * shape_.heads * shape_.head_dim,
-                                   values.data() + row * shape_.heads * shape_.values());
-      for (const int position : positions) {
-        for (int head = 0; head < shape_.query_heads; ++head) {
-          const auto line = static_cast<std::ptrdiff_t>(row * shape_.query_heads + head);
-          const auto sight = references_[sequence].attend(
-              head, position, queries.data() + line * shape_.head_dim, rules);
-          const double error =
-              test::relative_error(output.data() + line * shape_.values(), sight.output);
-          worst = std::max(worst, std::isnan(error) ? INFINITY : error);
-        }
-        ++row;
-      }
-      for (int head = 0; head < shape_.heads; ++head)
-        references_[sequence].keep(head, *cache_.kept(at, 0, head));
-      if constexpr (gpu::DeviceFormats<S>::codes) decode(at);
-    }
-    return worst;
-  }
-
- private:
-  /// The reference's tokens become what the cache says that they are: cache_test.cpp says that it
-  /// is right.
-  void decode(int sequence) {
-    ReferenceLayer& reference = references_[static_cast<std::size_t>(sequence)];
-    int rows = 0;
-    for (int head = 0; head < shape_.heads; ++head)
-      rows = std::max(rows, static_cast<int>(reference.kept(head).size()));
-    DeviceVector<float> keys(static_cast<std::size_t>(rows * shape_.heads * shape_.head_dim));
-    DeviceVector<float> values(static_cast<std::size_t>(rows * shape_.heads * shape_.values()));
-    EXPECT_TRUE(cache_.export_dense(sequence, 0, rows, keys.data(), values.data()));
-    test::wait();
-    for (int head = 0; head < shape_.heads; ++head) {
-      for (std::size_t row = 0; row < reference.kept(head).size(); ++row) {
-        const auto line = static_cast<std::ptrdiff_t>(row) * shape_.heads + head;
-        ReferenceLayer::Token& token = reference.kept(head)[row];
-        const float* key = keys.data() + line * shape_.head_dim;
-        const float* value = values.data() + line * shape_.values();
-        token.key.assign(key, key + shape_.head_dim);
-        token.value.assign(value, value + shape_.values());
-      }
-    }
-  }
-  DeviceVector<float> stored(int count) {
-    DeviceVector<float> numbers = test::on_device(random_.normals(static_cast<std::size_t>(count)));
-    for (float& number : numbers) number = Format::number(Format::element(number));
-    return numbers;
-  }
-
-  Shape shape_;
-  Random random_{17};
-  gpu::Pool<TestDevice> pool_{{.stream = test::stream()}};
-  Cache cache_;
-  std::vector<ReferenceLayer> references_;
-};
 
 TEST(GpuAttend, FullOverPromptsAndSteps) {
   const Shape shape{.query_heads = 8, .heads = 2, .head_dim = 64, .value_dim = 40};
@@ -156,25 +57,6 @@ TEST(GpuAttend, CodesAreReadAsTheyAre) {
   for (int step = 0; step < 3; ++step) {
     EXPECT_LE(eight.pass({40, 33}), 2e-3);
     EXPECT_LE(floats.pass({40, 33}), 2e-3);
-  }
-}
-
-TEST(GpuAttend, RotatedCodesMeetRotatedQueries) {
-  Rotated<Kivi<4>> storage;
-  storage.residual = 32;
-  for (const Shape& shape : {Shape{.query_heads = 4, .heads = 2, .head_dim = 64, .value_dim = 40},
-                             Shape{.query_heads = 3, .heads = 1, .head_dim = 96},
-                             Shape{.query_heads = 2, .heads = 1, .head_dim = 128}}) {
-    for (const test::Schedule schedule : test::kSchedules) {
-      if (shape.head_dim != 64 && !test::is_first(schedule)) continue;
-      test::begin_schedule(schedule);
-      AttendTwins<Full, Rotated<Kivi<4>>> twins(shape, {}, {.sequences = 2}, storage);
-      // in this pass nothing is sealed, and the reference knows nothing of rotations
-      EXPECT_LE(twins.pass({70, 5}), 2e-3);
-      EXPECT_LE(twins.pass({1, 95}), 2e-3);
-      EXPECT_LE(twins.pass({300, 1}), 2e-3);
-      EXPECT_LE(twins.pass({1, 1}), 2e-3);
-    }
   }
 }
 

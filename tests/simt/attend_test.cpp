@@ -34,6 +34,13 @@ TEST(Attend, RingsGoRound) {
   floats.check<Kernel<F32, 64, 8>, 8>({}, kFloatTolerance);
 }
 
+/// More parts of a head than a warp has lanes: what a large device does with one sequence.
+TEST(Attend, ManyPartsOfOneHead) {
+  AttendLayer<F16> layer({.group = 4, .head_dim = 64, .sequences = {{62 * kBlockTokens - 5}}});
+  layer.split = {.workers = 70, .least_blocks = 1};
+  layer.check<Kernel<F16, 64, 8>, 8>({}, kHalfTolerance);
+}
+
 TEST(Attend, GroupsOfAnySize) {
   for (const int group : {1, 5, 8, 11}) {  // 11: two tiles of rows
     AttendLayer<F16> halves(

@@ -41,9 +41,16 @@ class Weighing {
 
  private:
   DeviceVector<float> run(Schedule schedule, bool saved) {
-    using Attend = gpu::Attend<Format, kDim, 8>;
-    const gpu::AttendCall call = layer.call(8);
-    layer.template attend<Attend>(call, 8, schedule);
+    if constexpr (!std::is_same_v<Format, F32>) {  // as AttendRunner chooses
+      if (case_.group > 8) return run<16>(schedule, saved);
+    }
+    return run<8>(schedule, saved);
+  }
+  template <int kRows>
+  DeviceVector<float> run(Schedule schedule, bool saved) {
+    using Attend = gpu::Attend<Format, kDim, kRows>;
+    const gpu::AttendCall call = layer.call(kRows);
+    layer.template attend<Attend>(call, kRows, schedule);
     const int queries = layer.most_queries();
     const int lines = layer.tables() * queries;
     DeviceVector<float> weights(
