@@ -30,7 +30,7 @@ namespace kvast::quality {
 
 /// The policies of SPECs that run on a GPU.
 using DevicePolicy = std::variant<Full, StreamingLLM, L2Norm, Random, H2O, Corm, TOVA, Scissorhands,
-                                  Keyformer, SnapKV, AdaHeads<SnapKV>, FastGen>;
+                                  Keyformer, SnapKV, AdaHeads<SnapKV>, Pyramid<SnapKV>, FastGen>;
 
 template <class Policy, class Variant>
 struct IsAmong : std::false_type {};
@@ -43,7 +43,6 @@ inline constexpr bool kRunsOnDevice = IsAmong<Policy, DevicePolicy>::value;
 /// Why a policy does not, as the end of a sentence.
 template <class Policy>
 constexpr const char* why_not_on_device() {
-  if (std::is_same_v<Policy, Pyramid<SnapKV>>) return "its budgets follow a layer schedule";
   if (Policy::needs.query_moments) return "it needs moments of the queries";
   if (Policy::needs.vectors) return "it looks at keys and values";
   return "it ranks whole heads, not tokens one by one";

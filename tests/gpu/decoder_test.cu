@@ -26,6 +26,7 @@ const std::vector<std::string> kPolicies{"full",
                                          "scissorhands:budget=90,recent=8,window=60,when=full/16",
                                          "keyformer:budget=90",
                                          "snapkv:budget=80,window=16",
+                                         "pyramidkv:budget=80,window=16",
                                          "adakv:budget=80,window=16",
                                          "fastgen:threshold=0.6,frequent=0.2,local=0.2"};
 const std::vector<std::string> kStorages{"f32",

@@ -46,7 +46,7 @@ TEST(PrefixKV, OneLevelForAllLayersAndAnExactTotal) {
           static_cast<float>(std::pow(random.uniform(), 1.0 + 4.0 * static_cast<double>(layer))));
   }
   const LayerBudgets budgets = prefix_kv(masses, 70);
-  EXPECT_EQ(std::accumulate(budgets.tokens.begin(), budgets.tokens.end(), 0), 6 * 70);
+  EXPECT_EQ(std::accumulate(std::begin(budgets.tokens), std::end(budgets.tokens), 0), 6 * 70);
   double highest_last = 0.0;
   double lowest_next = 1.0;
   for (std::size_t layer = 0; layer < masses.size(); ++layer) {

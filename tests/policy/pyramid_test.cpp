@@ -15,9 +15,9 @@ TEST(PyramidBudgets, SumToTheTotalExactly) {
                                              {30, 1024, 32}}) {
     for (const double beta : {1.0, 5.0, 14.0, 20.0}) {
       const LayerBudgets budgets = pyramid(layers, mean, window, beta);
-      const auto end = budgets.tokens.begin() + layers;
-      EXPECT_EQ(std::accumulate(budgets.tokens.begin(), end, 0), layers * mean);
-      EXPECT_TRUE(std::is_sorted(budgets.tokens.begin(), end, std::greater<>()));
+      const auto end = std::begin(budgets.tokens) + layers;
+      EXPECT_EQ(std::accumulate(std::begin(budgets.tokens), end, 0), layers * mean);
+      EXPECT_TRUE(std::is_sorted(std::begin(budgets.tokens), end, std::greater<>()));
       EXPECT_GT(*(end - 1), window);
     }
   }
@@ -28,8 +28,8 @@ TEST(PyramidBudgets, SumToTheTotalExactly) {
 
 TEST(PyramidBudgets, FunnelsWidenAndKeepTheTotal) {
   const LayerBudgets budgets = funnel(30, 100, 0.5);
-  EXPECT_EQ(std::accumulate(budgets.tokens.begin(), budgets.tokens.end(), 0), 3000);
-  EXPECT_TRUE(std::is_sorted(budgets.tokens.begin(), budgets.tokens.begin() + 30));
+  EXPECT_EQ(std::accumulate(std::begin(budgets.tokens), std::end(budgets.tokens), 0), 3000);
+  EXPECT_TRUE(std::is_sorted(std::begin(budgets.tokens), std::begin(budgets.tokens) + 30));
   EXPECT_NEAR(budgets.tokens[0], 50, 1);
   EXPECT_NEAR(budgets.tokens[29], 150, 1);
 }

@@ -41,6 +41,15 @@ TEST(GpuPolicies, SharedBudgets) {
   floors.kind = Allocation::Kind::floor;
   check_history(floors, 60);
 }
+TEST(GpuPolicies, LayerSchedules) {
+  check_history(Pyramid<SnapKV>{{.tokens_kept = 50, .window = 10}}, 20);
+  check_history(Pyramid<H2O>{{.heavy = 40, .recent = 10}}, 60);  // budgets change with the length
+  Pyramid<H2O> kvpress{{.heavy = 40, .recent = 10}};
+  kvpress.kvpress = 0.4;
+  check_history(kvpress, 60);
+  check_history(PerLayerBudget<H2O>{{.heavy = 20, .recent = 10}, LayerBudgets::slope(2, 60, 1.2)},
+                60);
+}
 TEST(GpuPolicies, L2Norm) {
   check_history(L2Norm{.tokens_kept = 50, .recent = 5, .skip = {}}, 100);
 }

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <span>
 
 #include "kvast/core/numeric.h"
 
@@ -59,20 +58,22 @@ KVAST_HD void apportion(Claims* claims, int count, int total) {
   }
 }
 
-/// Part `place` of `total` (at most 2^30), split without limits by finite `shares` that are not all
-/// 0, by largest remainder; of equal remainders the first wins. The parts sum to `total`. Allocates
-/// nothing.
-inline int apportioned(std::span<const double> shares, int total, std::size_t place) {
+/// Part `place` of `total` (at most 2^30), split without limits by finite shares(0) .. shares(count
+/// - 1) that are not all 0, by largest remainder; of equal remainders the first wins. The parts sum
+/// to `total`.
+template <class Shares>
+KVAST_HD int apportioned(const Shares& shares, int count, int total, int place) {
   constexpr std::int64_t kUnits = 1000000;  // of a token: equal shares stay equal, however rounded
   double sum = 0.0;
-  for (const double share : shares) sum += share;
-  const auto units = [&](std::size_t at) {
-    return static_cast<std::int64_t>(std::llround(shares[at] / sum * total * kUnits));
+  for (int at = 0; at < count; ++at) sum += shares(at);
+  const auto units = [&](int at) {
+    const double wanted = multiply(multiply(shares(at) / sum, total), kUnits);
+    return static_cast<std::int64_t>(wanted + 0.5);  // it is not negative
   };
   const std::int64_t own = units(place);
   std::int64_t left = total;
   int before = 0;  // parts that are rounded up before this one
-  for (std::size_t at = 0; at < shares.size(); ++at) {
+  for (int at = 0; at < count; ++at) {
     const std::int64_t other = units(at);
     left -= other / kUnits;
     const std::int64_t ahead = other % kUnits - own % kUnits;

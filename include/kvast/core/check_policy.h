@@ -178,7 +178,7 @@ constexpr bool replays() {
 }
 /// What the policy pins in any long head; a budget below it is refused.
 template <class Policy>
-Pins pins_of(const Policy& policy) {
+KVAST_HD Pins pins_of(const Policy& policy) {
   if constexpr (requires { policy.pins(); }) return policy.pins();
   return {};
 }

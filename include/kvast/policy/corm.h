@@ -36,7 +36,7 @@ struct Corm {
   }
   KVAST_HD Budget budget(Layer) const { return cap < 0 ? kNoBudget : at_most(cap); }
   int window_rows() const { return window; }
-  Pins pins() const { return {.newest = recent}; }
+  KVAST_HD Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const {
     require(window >= 1 && window <= (1 << 30), caller, "Corm.window is ", window,
             ", must lie in [1, 2^30]");

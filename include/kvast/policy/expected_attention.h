@@ -85,7 +85,7 @@ struct ExpectedAttention {
     }
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
-  Pins pins() const { return {.first = sinks}; }
+  KVAST_HD Pins pins() const { return {.first = sinks}; }
   void validate(Caller caller) const {
     require(sinks >= 0, caller, "ExpectedAttention.sinks is ", sinks, ", must be at least 0");
     require(future >= 1 && future <= (1 << 20), caller, "ExpectedAttention.future is ", future,

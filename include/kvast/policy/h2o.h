@@ -27,7 +27,7 @@ struct H2O {
     return t.age < recent ? kPin : score;
   }
   KVAST_HD Budget budget(Layer) const { return tokens(heavy + recent); }
-  Pins pins() const { return {.newest = recent}; }
+  KVAST_HD Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const {
     require(heavy >= 0, caller, "H2O.heavy is ", heavy, ", must be at least 0");
     require(recent >= 0, caller, "H2O.recent is ", recent, ", must be at least 0");

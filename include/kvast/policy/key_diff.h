@@ -44,7 +44,7 @@ struct KeyDiff {
     }
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
-  Pins pins() const { return {.newest = recent}; }
+  KVAST_HD Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const { check_kept("KeyDiff", tokens_kept, recent, caller); }
 };
 static_assert(check_policy<KeyDiff>());

@@ -40,7 +40,7 @@ struct Keyformer {
   KVAST_HD void observe(State& s, Attention a) const { s.mass += a.weight; }
   KVAST_HD float rank(Token t, State s) const { return t.age < recent ? kPin : s.mass; }
   KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
-  Pins pins() const { return {.newest = recent}; }
+  KVAST_HD Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const {
     check_kept("Keyformer", tokens_kept, recent, caller);
     require(tau_begin >= 0.25F && tau_begin <= 100.0F, caller, "Keyformer.tau_begin is ", tau_begin,

@@ -27,7 +27,7 @@ struct L2Norm {
   KVAST_HD Budget budget(Layer layer) const {
     return skip.contains(layer.index) ? kNoBudget : tokens(tokens_kept);
   }
-  Pins pins() const { return {.newest = recent}; }
+  KVAST_HD Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const { check_kept("L2Norm", tokens_kept, recent, caller); }
   /// The default may skip more layers than a toy model has.
   void validate_shape(const ShapeList& shape, Caller caller) const {

@@ -58,7 +58,7 @@ struct LagKV {
     }
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
-  Pins pins() const { return {.first = sinks}; }
+  KVAST_HD Pins pins() const { return {.first = sinks}; }
   void validate(Caller caller) const {
     require(sinks >= 0, caller, "LagKV.sinks is ", sinks, ", must be at least 0");
     require(lag >= 2 && lag <= (1 << 20), caller, "LagKV.lag is ", lag, ", must lie in [2, 2^20]");

@@ -18,7 +18,7 @@ struct LayerBudgets {
   static constexpr int kMost = LayerSet::kMost;
   static constexpr int kMostTokens = 1 << 22;  ///< a layer's mean
   int layers = 0;
-  std::array<int, kMost> tokens{};
+  int tokens[kMost] = {};
 
   /// `mean * layers` tokens, split by `shares` with a largest remainder, each layer at least
   /// `least`. Throws Error where that cannot be.
@@ -33,7 +33,8 @@ struct LayerBudgets {
               ", must be finite and at least 0");
     LayerBudgets budgets{.layers = layers};
     for (int layer = 0; layer < layers; ++layer)
-      budgets.tokens[static_cast<std::size_t>(layer)] = part(shares, mean * layers, least, layer);
+      budgets.tokens[layer] = part([&](int at) { return shares[static_cast<std::size_t>(at)]; },
+                                   layers, mean * layers, least, layer);
     return budgets;
   }
   /// Straight from `steepness` times the mean in one end layer down to what keeps the total, in the
@@ -43,39 +44,40 @@ struct LayerBudgets {
     (void)checked_layers("LayerBudgets", layers, caller);
     require(steepness > 0.0 && steepness < 2.0, caller, "LayerBudgets: steepness is ", steepness,
             ", must lie in (0, 2)");
-    Line line{};
-    return split(line.from(steepness, layers), mean, least, caller);
+    std::array<double, kMost> shares{};
+    for (int layer = 0; layer < layers; ++layer)
+      shares[static_cast<std::size_t>(layer)] = Line{steepness, layers}(layer);
+    return split(std::span(shares).first(static_cast<std::size_t>(layers)), mean, least, caller);
   }
 
-  /// Shares of a slope, without allocation.
+  /// Shares of a slope.
   struct Line {
-    std::array<double, kMost> shares;
+    double steepness = 1.0;
+    int layers = 1;
 
-    std::span<const double> from(double steepness, int count) {
-      for (int layer = 0; layer < count; ++layer) {
-        const double way = count == 1 ? 0.5 : layer / static_cast<double>(count - 1);
-        shares[static_cast<std::size_t>(layer)] = steepness + (2.0 - 2.0 * steepness) * way;
-      }
-      return std::span(shares).first(static_cast<std::size_t>(count));
+    KVAST_HD double operator()(int layer) const {
+      const double way = layers == 1 ? 0.5 : layer / static_cast<double>(layers - 1);
+      return steepness + multiply(2.0 - 2.0 * steepness, way);
     }
   };
   /// One layer's part of `total`: `least`, and of the rest by how far its share of all exceeds
-  /// that.
-  static int part(std::span<const double> shares, int total, int least, int layer) {
-    const double largest = *std::max_element(shares.begin(), shares.end());
-    double sum = 0.0;  // of parts of the largest, or huge shares would overflow
-    for (const double share : shares) sum += largest > 0.0 ? share / largest : 1.0;
-    std::array<double, kMost> above{};
+  /// that. shares(layer) of each.
+  template <class Shares>
+  KVAST_HD static int part(const Shares& shares, int layers, int total, int least, int layer) {
+    double largest = 0.0;
+    for (int at = 0; at < layers; ++at) largest = most_of(largest, shares(at));
+    const auto of_largest = [&](int at) {  // or huge shares would overflow
+      return largest > 0.0 ? shares(at) / largest : 1.0;
+    };
+    double sum = 0.0;
+    for (int at = 0; at < layers; ++at) sum += of_largest(at);
+    const auto above = [&](int at) {
+      return most_of(multiply(total, of_largest(at) / sum) - least, 0.0);
+    };
     double open = 0.0;
-    for (std::size_t at = 0; at < shares.size(); ++at) {
-      const double share = largest > 0.0 ? shares[at] / largest : 1.0;
-      above[at] = std::max(total * (share / sum) - least, 0.0);
-      open += above[at];
-    }
+    for (int at = 0; at < layers; ++at) open += above(at);
     if (open <= 0.0) return least;
-    return least + apportioned(std::span(above).first(shares.size()),
-                               total - least * static_cast<int>(shares.size()),
-                               static_cast<std::size_t>(layer));
+    return least + apportioned(above, layers, total - least * layers, layer);
   }
   static int checked_layers(const char* caller_name, int layers, Caller caller) {
     require(layers >= 1 && layers <= kMost, caller, caller_name, ": there are ", layers,
@@ -88,9 +90,8 @@ namespace detail {
 
 /// PyramidKV's steepness for a mean of `past` tokens besides the window: no layer may have more
 /// than the `room` that there is, and of a prompt shorter than the mean all are equal.
-inline double pyramid_steepness(double past, double room, double beta) {
-  const double steepest = 2.0 - 1.0 / beta;
-  return std::clamp(room / past, 1.0, steepest);
+KVAST_HD inline double pyramid_steepness(double past, double room, double beta) {
+  return most_of(1.0, least_of(room / past, 2.0 - 1.0 / beta));
 }
 
 }  // namespace detail
@@ -110,15 +111,14 @@ inline LayerBudgets pyramid(int layers, int mean, int window, double beta = 20.0
   const double room = prompt > 0 ? static_cast<double>(prompt) - window : 2.0 * past;
   LayerBudgets budgets =
       LayerBudgets::slope(layers, past, detail::pyramid_steepness(past, room, beta), 1, caller);
-  for (int layer = 0; layer < layers; ++layer)
-    budgets.tokens[static_cast<std::size_t>(layer)] += window;
+  for (int layer = 0; layer < layers; ++layer) budgets.tokens[layer] += window;
   return budgets;
 }
 
 /// PyramidKV's schedule as kvpress 0.5.5 has it, for one layer: the window lies inside of the
 /// counts, each is rounded alone, and where the last layer would keep less than the window all
 /// layers keep the mean. `mean` need not be whole.
-inline int kvpress_pyramid(Layer layer, int prompt, double mean, int window, double beta) {
+KVAST_HD inline int kvpress_pyramid(Layer layer, int prompt, double mean, int window, double beta) {
   double least = mean / beta;
   double most = 2.0 * mean - least;
   const double past = static_cast<double>(prompt - window);
@@ -128,8 +128,8 @@ inline int kvpress_pyramid(Layer layer, int prompt, double mean, int window, dou
   }
   const bool slopes = prompt >= most && most >= least && least >= window && layer.layers > 1;
   const double step = slopes ? (most - least) / (layer.layers - 1) : 0.0;
-  const double count = slopes ? most - layer.index * step : mean;
-  return std::max(1, static_cast<int>(std::nearbyint(count)));
+  const double count = slopes ? most - multiply(layer.index, step) : mean;
+  return most_of(1, static_cast<int>(std::nearbyint(count)));
 }
 
 /// Scissorhands' observation: importance persists less in later layers, so they have more.
@@ -153,10 +153,10 @@ struct PerLayerBudget : Inner {
   static constexpr bool needs_budget = true;
   LayerBudgets budgets;
 
-  Budget budget(Layer layer) const {
+  KVAST_HD Budget budget(Layer layer) const {
     const Budget inner = Inner::budget(layer);
     if (!inner.limited()) return inner;
-    return {budgets.tokens[static_cast<std::size_t>(layer.index)], inner.cap};
+    return {budgets.tokens[layer.index], inner.cap};
   }
   void validate_shape(const ShapeList& shape, Caller caller) const {
     const auto& inner = static_cast<const Inner&>(*this);
@@ -165,7 +165,7 @@ struct PerLayerBudget : Inner {
             "PerLayerBudget.budgets has ", budgets.layers, " layers, the cache has ",
             shape.layers(), ", must be as many, and at most ", LayerBudgets::kMost);
     for (int layer = 0; layer < shape.layers(); ++layer) {
-      const int here = budgets.tokens[static_cast<std::size_t>(layer)];
+      const int here = budgets.tokens[layer];
       require(here >= 1, caller, "PerLayerBudget.budgets of layer ", layer, " is ", here,
               ", must be at least 1");
     }
@@ -182,23 +182,22 @@ struct PyramidPlace {
   int places = 0;
   std::int64_t past = 0;  ///< tokens besides the pinned ones, of all together
 
-  void add(Budget budget) {
+  KVAST_HD void add(Budget budget) {
     if (!budget.limited()) return;
     ++places;
     past += budget.tokens - pinned;
   }
-  bool possible() const {
+  KVAST_HD bool possible() const {
     return past >= places && past <= (1 << 30) && places <= LayerBudgets::kMost;
   }
-  int tokens(double beta, double kvpress) const {
+  KVAST_HD int tokens(double beta, double kvpress) const {
     const int window = static_cast<int>(pinned);
     if (kvpress > 0.0 && seen > 0)
-      return kvpress_pyramid({place, places}, seen, seen * kvpress, window, beta);
+      return kvpress_pyramid({place, places}, seen, multiply(seen, kvpress), window, beta);
     const double mean = static_cast<double>(past) / places;
-    LayerBudgets::Line line{};
-    const auto shares =
-        line.from(pyramid_steepness(mean, seen > 0 ? seen - window : 2.0 * mean, beta), places);
-    return window + LayerBudgets::part(shares, static_cast<int>(past), 1, place);
+    const double room = seen > 0 ? static_cast<double>(seen - window) : 2.0 * mean;
+    const LayerBudgets::Line line{pyramid_steepness(mean, room, beta), places};
+    return window + LayerBudgets::part(line, places, static_cast<int>(past), 1, place);
   }
 };
 
@@ -222,7 +221,7 @@ struct Pyramid : Inner {
   double kvpress = 0.0;  ///< part of the tokens seen that kvpress' schedule keeps, in place of the
                          ///< policy's budget, in (0, 1]; 0: the paper's schedule
 
-  Budget budget(Layer layer) const {
+  KVAST_HD Budget budget(Layer layer) const {
     const Budget inner = Inner::budget(layer);
     if (!inner.limited()) return inner;
     detail::PyramidPlace spread{.pinned = detail::pins_of(static_cast<const Inner&>(*this)).count(),

@@ -33,7 +33,7 @@ inline LayerBudgets pyramid_infer(int layers, int prompt, double p = 0.9, int in
       const double part = (1.0 - p) * (std::cos(std::numbers::pi * layer / layers) + 1.0) / 2.0 + p;
       kept = std::max(std::min(least, kept), static_cast<int>(std::floor(part * kept + 1e-9)));
     }
-    budgets.tokens[static_cast<std::size_t>(layer)] = kept;
+    budgets.tokens[layer] = kept;
   }
   return budgets;
 }
@@ -78,7 +78,7 @@ inline LayerBudgets prefix_kv(std::span<const std::vector<float>> masses, int me
                    [](const Step& left, const Step& right) { return left.level < right.level; });
   LayerBudgets budgets{.layers = layers};
   for (int step = 0; step < mean * layers; ++step)
-    ++budgets.tokens[static_cast<std::size_t>(steps[static_cast<std::size_t>(step)].layer)];
+    ++budgets.tokens[steps[static_cast<std::size_t>(step)].layer];
   return budgets;
 }
 

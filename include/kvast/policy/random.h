@@ -27,7 +27,7 @@ struct Random {
     return t.age < recent ? kPin : static_cast<float>(lot >> 8U);
   }
   KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
-  Pins pins() const { return {.newest = recent}; }
+  KVAST_HD Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const { check_kept("Random", tokens_kept, recent, caller); }
 };
 static_assert(check_policy<Random>());

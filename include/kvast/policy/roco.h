@@ -75,7 +75,7 @@ struct RoCo {
       if (keeps(view.tokens[at])) ranks[at] = kPin;
   }
   Budget budget(Layer) const { return tokens(tokens_kept); }
-  Pins pins() const { return {.first = sinks, .newest = recent}; }
+  KVAST_HD Pins pins() const { return {.first = sinks, .newest = recent}; }
   void validate(Caller caller) const {
     require(sinks >= 0, caller, "RoCo.sinks is ", sinks, ", must be at least 0");
     require(recent >= 0, caller, "RoCo.recent is ", recent, ", must be at least 0");

@@ -51,7 +51,7 @@ struct Scissorhands {
   }
   int window_rows() const { return window; }
   KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
-  Pins pins() const { return {.newest = recent}; }
+  KVAST_HD Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const {
     require(window >= 1 && window <= kMostWindow, caller, "Scissorhands.window is ", window,
             ", must lie in [1, ", kMostWindow, "]");

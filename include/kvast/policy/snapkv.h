@@ -30,7 +30,7 @@ struct SnapKV {
   KVAST_HD float rank(Token t, State s) const { return t.age < window ? kPin : s.vote; }
   int window_rows() const { return window; }
   KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
-  Pins pins() const { return {.newest = window}; }
+  KVAST_HD Pins pins() const { return {.newest = window}; }
   void validate(Caller caller) const {
     require(window >= 1, caller, "SnapKV.window is ", window, ", must be at least 1");
     require(tokens_kept >= window, caller, "SnapKV.tokens_kept is ", tokens_kept,

@@ -24,7 +24,7 @@ struct TOVA {
   KVAST_HD float rank(Token t, State s) const { return t.age < recent ? kPin : s.last; }
   int window_rows() const { return 1; }
   KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
-  Pins pins() const { return {.newest = recent}; }
+  KVAST_HD Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const { check_kept("TOVA", tokens_kept, recent, caller); }
 };
 static_assert(check_policy<TOVA>());

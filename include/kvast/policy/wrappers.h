@@ -35,7 +35,7 @@ struct Protect : Inner {
       if (spares(view.tokens[at])) ranks[at] = kPin;
     }
   }
-  Pins pins() const {
+  KVAST_HD Pins pins() const {
     const Pins inner = detail::pins_of(static_cast<const Inner&>(*this));
     return {.first = sinks > inner.first ? sinks : inner.first,
             .newest = newest > inner.newest ? newest : inner.newest};

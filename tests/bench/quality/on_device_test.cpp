@@ -67,7 +67,6 @@ TEST(OnDevice, OthersAreRefusedByName) {
   expect("roco", "it ranks whole heads, not tokens one by one");
   expect("cascading", "it ranks whole heads, not tokens one by one");
   expect("dbudgetkv", "it ranks whole heads, not tokens one by one");
-  expect("pyramidkv", "its budgets follow a layer schedule");
 }
 
 TEST(OnDevice, StoragesAreFormatsAndSettings) {
