@@ -56,7 +56,9 @@ class Pair {
     const auto values = test::on_device(numbers.values);
     const auto queries = test::on_device(numbers.queries);
     DeviceVector<float> output(numbers.queries.size());
-    auto pass = device.begin({.counts = counts, .last_of_prompt = options.last_of_prompt});
+    auto pass = device.begin({.counts = counts,
+                              .last_of_prompt = options.last_of_prompt,
+                              .more_of_prompt = options.more_of_prompt});
     ASSERT_TRUE(pass) << pass.status().message();
     for (int layer = 0; layer < kShape.layers; ++layer) {
       const At at(layer, options.tokens);
@@ -192,6 +194,39 @@ TEST(GpuConvert, AttentionOnTheDeviceDecidesAsTheHostsDoes) {
   check_fused(Corm{.window = 16, .recent = 8});
 #endif
 }
+
+#if !defined(__SANITIZE_ADDRESS__)
+/// A policy that looks back at a prompt's newest queries finds them in the last chunk, or the chunk
+/// is refused; also where the earlier ones came to another machine.
+TEST(GpuConvert, PromptsThatArePrunedMayComeInChunks) {
+  test::begin_schedule(test::kSchedules[0]);
+  using Mine = Pair<SnapKV, Dense<float>>;
+  Mine pair({.tokens_kept = 40, .window = 8}, {});
+  const auto both = [&](const PassOptions& options) {
+    const auto numbers = pair.numbers(options.tokens);
+    Mine::pass(pair.host, numbers, options);
+    ASSERT_NO_FATAL_FAILURE(pair.pass_on_device(numbers, options));
+    ASSERT_NO_FATAL_FAILURE(expect_kept(pair));
+  };
+  for (int prompt = 0; prompt < 2; ++prompt) {
+    ASSERT_NO_FATAL_FAILURE(both({.tokens = 60, .more_of_prompt = true}));
+    ASSERT_NO_FATAL_FAILURE(both({.tokens = 30, .more_of_prompt = true}));
+    ASSERT_NO_FATAL_FAILURE(both({.tokens = 12, .last_of_prompt = true}));
+    EXPECT_EQ(*pair.device.tokens(kSequence, 1, 1), 40);
+  }
+  ASSERT_NO_FATAL_FAILURE(both({}));
+  ASSERT_NO_FATAL_FAILURE(both({.tokens = 3, .last_of_prompt = true}));  // a short prompt
+  ASSERT_NO_FATAL_FAILURE(pair.to_host());
+  Mine::pass(pair.back, pair.numbers(3), {.tokens = 3, .last_of_prompt = true});
+  ASSERT_NO_FATAL_FAILURE(both({.tokens = 20, .more_of_prompt = true}));
+  const std::vector<int> counts{0, 5};
+  const auto end = [&] { (void)pair.device.begin({.counts = counts, .last_of_prompt = true}); };
+  test::expect_refused(end, {"sequence 1's prompt has 5 tokens", "SnapKV", "newest 8"});
+  ASSERT_NO_FATAL_FAILURE(pair.to_device());
+  test::expect_refused(end, {"sequence 1's prompt has 5 tokens", "SnapKV", "newest 8"});
+  ASSERT_NO_FATAL_FAILURE(both({.tokens = 8, .last_of_prompt = true}));
+}
+#endif
 
 /// A prompt that goes on after it moved: what waits is sealed by the device's first pass.
 TEST(GpuConvert, PromptsGoOnWhereTheyWereMovedTo) {

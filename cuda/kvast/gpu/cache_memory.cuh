@@ -66,6 +66,7 @@ class CacheMemory {
   int length(int sequence) const { return lengths_.at(static_cast<std::size_t>(sequence)); }
   /// Whether a prompt of the sequence has ended.
   bool prompted(int sequence) const { return prompted_.at(static_cast<std::size_t>(sequence)); }
+  bool mid_prompt(int sequence) const { return reserves_.mid_prompt(sequence); }
   const LayerView& view(int layer) const { return views_.at(static_cast<std::size_t>(layer)); }
   SlotRope rope() const {
     return {.angles = tables_.angles,

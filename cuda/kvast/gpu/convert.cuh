@@ -154,6 +154,7 @@ struct detail::CacheAccess {
     gpu::SequenceImage image;
     image.length = from.length_;
     image.prompt_end = from.prompt_end_;
+    image.mid_prompt = from.prompt_begin_ < from.length_;
     for (LayerState& state : from.layers_) {
       const gpu::LayerView& view = to.view(static_cast<int>(image.layers.size()));
       gpu::SequenceImage::Layer& layer = image.layers.emplace_back();
@@ -211,6 +212,7 @@ struct detail::CacheAccess {
     to.account_->settle();
     to.length_ = to.seen_ = image.length;
     to.prompt_end_ = image.prompt_end;
+    to.prompt_begin_ = image.mid_prompt ? image.prompt_end : image.length;
     return {};
   }
 

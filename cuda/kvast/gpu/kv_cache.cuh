@@ -2,14 +2,13 @@
 // KVCache<Policy, OnGpu<S>>: the keys and values of a batch of sequences in device memory.
 #pragma once
 
-#include <optional>
-#include <span>
 #include <utility>
 #include <vector>
 
 #include "kvast/gpu/append.cuh"
 #include "kvast/gpu/attend_run.cuh"
 #include "kvast/gpu/cache_memory.cuh"
+#include "kvast/gpu/cache_options.h"
 #include "kvast/gpu/commit.cuh"
 #include "kvast/gpu/export.cuh"
 #include "kvast/gpu/learn.cuh"
@@ -22,22 +21,6 @@
 namespace kvast {
 
 namespace gpu {
-
-struct CacheOptions {
-  int sequences = 1;  ///< in [1, 4096]
-  Positions positions = Positions::original;
-  Rope rope{};                     ///< for Positions::compacted
-  std::optional<Reduce> reduce{};  ///< overrides the policy's rule for grouped query heads
-};
-
-struct PassOptions {
-  int tokens = 1;                    ///< new tokens of every sequence, in [0, 2^20]
-  std::span<const int> counts{};     ///< [sequences] new tokens of each, in place of `tokens`
-  bool last_of_prompt = false;       ///< a prompt ends with this pass
-  bool more_of_prompt = false;       ///< a chunk of a prompt that goes on: nothing is sealed yet
-  const TokenKind* kinds = nullptr;  ///< [rows] device memory, for policies that need token kinds;
-                                     ///< null: other
-};
 
 namespace detail {
 
@@ -53,9 +36,7 @@ constexpr bool runs_on_device() {
   if constexpr (!kvast::detail::evicts<Policy>()) return true;
   return (kvast::detail::RanksTokens<Policy> ||
           kvast::detail::Chooses<Policy>)&&!Policy::needs.vectors &&
-         !Policy::needs.query_moments && !kvast::detail::Composite<Policy> && !requires {
-    Policy::kSchedules;
-  };
+         !Policy::needs.query_moments && !kvast::detail::Composite<Policy>;
 }
 
 }  // namespace detail
@@ -76,8 +57,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   static_assert(check_policy<PolicyType>());
   static_assert(gpu::detail::runs_on_device<PolicyType>(),
                 "kvast OnGpu: this policy does not run on the device: it must rank tokens one by "
-                "one, and not need vectors or query moments (whole-head policies, layer "
-                "schedules and policies made of others run on the CPU)");
+                "one, and not need vectors or query moments (whole-head policies "
+                "and policies made of others run on the CPU)");
   using Formats = gpu::DeviceFormats<S>;
   static_assert(Formats::known,
                 "kvast OnGpu: this storage has no layout on the device (Dense, Kivi, Int8, Int4, "
@@ -153,10 +134,10 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     require(!memory_.open(), caller, "begin: another pass is open");
     require(!options.last_of_prompt || !options.more_of_prompt, caller,
             "begin: a prompt cannot both end and go on");
-    require(!options.more_of_prompt || !(detail::replays<Policy>() || Policy::needs.whole_prompt),
-            caller, "begin: more_of_prompt is set, and ", detail::type_name<Policy>,
-            " must see a prompt in one pass on the device");
-    if (Policy::needs.whole_prompt && options.last_of_prompt) check_whole_prompts(options, caller);
+    require(!options.more_of_prompt || !Policy::needs.whole_prompt, caller,
+            "begin: more_of_prompt is set, and ", detail::type_name<Policy>,
+            " needs the whole prompt in one pass");
+    if (options.last_of_prompt) check_prompts(options, caller);
     if (Status status = memory_.begin(options.tokens, options.counts, !options.more_of_prompt,
                                       options.last_of_prompt, caller);
         !status)
@@ -331,14 +312,20 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   bool observes() const {
     return kObserves && (!detail::replays<Policy>() || memory_.ends_prompt());
   }
-  void check_whole_prompts(const gpu::PassOptions& options, Caller caller) const {
+  /// What the policy looks at of a prompt must come in the pass that ends it.
+  void check_prompts(const gpu::PassOptions& options, Caller caller) const {
     for (int sequence = 0; sequence < sequences(); ++sequence) {
-      const auto at = static_cast<std::size_t>(sequence);
-      const bool idle = at < options.counts.size() && options.counts[at] == 0;
-      require(idle || length(sequence) == 0 || memory_.prompted(sequence), caller,
-              "begin: last_of_prompt is set after ", length(sequence),
+      const int count = options.tokens_of(sequence);
+      if (count == 0) continue;
+      require(!Policy::needs.whole_prompt || length(sequence) == 0 || memory_.prompted(sequence),
+              caller, "begin: last_of_prompt is set after ", length(sequence),
               " tokens of no prompt in sequence ", sequence, ", and ", detail::type_name<Policy>,
               " needs the whole prompt in one pass");
+      const int window = detail::replays<Policy>() ? detail::window_of(policy_) : 0;
+      require(count >= window || !memory_.mid_prompt(sequence), caller, "begin: the last chunk of ",
+              "sequence ", sequence, "'s prompt has ", count, " tokens, and ",
+              detail::type_name<Policy>, " looks at the newest ", window,
+              ": on the device they must be in one chunk");
     }
   }
   Status keep_for_policy(int rows, int most_rows) {

@@ -22,7 +22,10 @@ template <class DeviceType>
 class Reserves {
  public:
   Reserves(Pool<DeviceType>& pool, int sequences)
-      : pool_(pool), sequences_(sequences), unsealed_(static_cast<std::size_t>(sequences)) {}
+      : pool_(pool),
+        sequences_(sequences),
+        unsealed_(static_cast<std::size_t>(sequences)),
+        mid_prompt_(static_cast<std::size_t>(sequences)) {}
   Reserves(const Reserves&) = delete;
   Reserves& operator=(const Reserves&) = delete;
   /// The blocks are lost: what was promised for them stays promised, until the pool ends.
@@ -95,8 +98,15 @@ class Reserves {
     for (Ledger& ledger : ledgers_)
       ledger.advance([&](std::size_t at) { return counts[at]; }, seals);
     sent_ += static_cast<unsigned>(sum_of(counts));
-    for (std::size_t at = 0; at < counts.size(); ++at)
+    for (std::size_t at = 0; at < counts.size(); ++at) {
       unsealed_[at] = seals && counts[at] > 0 ? 0 : unsealed_[at] + counts[at];
+      if (counts[at] > 0) mid_prompt_[at] = !seals;
+    }
+  }
+  /// Whether a prompt of the sequence goes on.
+  bool mid_prompt(int sequence) const { return mid_prompt_[static_cast<std::size_t>(sequence)]; }
+  void set_mid_prompt(int sequence, bool goes_on) {
+    mid_prompt_[static_cast<std::size_t>(sequence)] = goes_on;
   }
   /// Tokens of one sequence that came since the last pass that sealed.
   int unsealed() const { return *std::max_element(unsealed_.begin(), unsealed_.end()); }
@@ -115,6 +125,7 @@ class Reserves {
   void forget(int sequence) {
     for (Ledger& ledger : ledgers_) ledger.forget(sequence);
     unsealed_[static_cast<std::size_t>(sequence)] = 0;
+    set_mid_prompt(sequence, false);
   }
   /// Replays have brought the sequences to `lengths`, of which `unsealed` tokens came since they
   /// were last sealed. The device has done all that was sent, and `now` is its report. Unless they
@@ -124,6 +135,7 @@ class Reserves {
     for (Ledger& ledger : ledgers_) ledger.jump([&](std::size_t at) { return lengths[at]; });
     unsealed_ = unsealed;
     if (go_on) return;
+    for (std::size_t at = 0; at < unsealed.size(); ++at) mid_prompt_[at] = unsealed[at] > 0;
     sent_ = static_cast<unsigned>(now.brought);
     replayed_ = 0;
   }
@@ -245,6 +257,7 @@ class Reserves {
   unsigned sent_ = 0;  // as Counters::brought, of the passes that the host began
   int replayed_ = 0;
   std::vector<int> unsealed_;  // [sequences]
+  std::vector<bool> mid_prompt_;
 };
 
 }  // namespace kvast::gpu

@@ -16,6 +16,7 @@ struct SequenceImage {
   std::vector<Layer> layers;
   int length = 0;
   int prompt_end = 0;
+  bool mid_prompt = false;  ///< a prompt goes on
 
   /// No head has more tokens that wait.
   int most_waiting() const {
@@ -55,6 +56,7 @@ class SequenceTransfer {
     set(memory_.tables_.prompt_ends, image.prompt_end);
     set(memory_.tables_.unsealed, unsealed);
     status.then([&] { return memory_.settle(true); });
+    memory_.reserves_.set_mid_prompt(sequence_, image.mid_prompt);
     status.then([&]() -> Status {
       if (memory_.latest_.missing == 0) return {};
       return {StatusCode::device_failed, "to_device: a kernel found no free block"};
@@ -67,6 +69,7 @@ class SequenceTransfer {
     image = {};
     image.layers.resize(static_cast<std::size_t>(memory_.layers()));
     if (!memory_.exists()) return {};
+    image.mid_prompt = memory_.mid_prompt(sequence_);
     Status status = get(memory_.tables_.lengths, image.length);
     status.then([&] { return get(memory_.tables_.prompt_ends, image.prompt_end); });
     for (int layer = 0; layer < memory_.layers(); ++layer) {
