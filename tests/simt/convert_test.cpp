@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "kvast/kvast.h"
 #include "tests/simt/backend.h"
 #include "tests/support/random.h"
@@ -228,6 +230,47 @@ TEST(GpuConvert, PromptsThatArePrunedMayComeInChunks) {
 }
 #endif
 
+/// What was chosen for each head travels, and holds where it comes to: chosen on either side.
+#if !defined(__SANITIZE_ADDRESS__)
+TEST(GpuConvert, ChoicesComeAlong) {
+  test::begin_schedule(test::kSchedules[0]);
+  const FastGen policy{.threshold = 0.7F, .frequent = 0.2F, .local = 0.1F};
+  using Mine = Pair<FastGen, Dense<float>>;
+  Mine pair(policy, {});
+  const auto prompt = pair.numbers(90);
+  std::vector<TokenKind> kinds(90, TokenKind::other);
+  for (std::size_t at = 0; at < kinds.size(); at += 7) kinds[at] = TokenKind::punctuation;
+  Mine::pass(pair.host, prompt, {.tokens = 90, .last_of_prompt = true, .kinds = kinds});
+  const auto expect_choices = [&](auto& host) {
+    for (int layer = 0; layer < kShape.layers; ++layer) {
+      for (int head = 0; head < kShape.heads; ++head) {
+        const FastGen::Choice choice = *pair.device.choice(kSequence, layer, head);
+        const FastGen::Choice wanted = host.choice(layer, head);
+        EXPECT_EQ(choice.rule, wanted.rule);
+        EXPECT_EQ(choice.window, wanted.window);
+        EXPECT_EQ(std::memcmp(choice.mass, wanted.mass, sizeof wanted.mass), 0);
+      }
+    }
+  };
+  ASSERT_NO_FATAL_FAILURE(pair.to_device());
+  ASSERT_NO_FATAL_FAILURE(expect_choices(pair.host));
+  for (int step = 0; step < 20; ++step) {
+    const auto numbers = pair.numbers(1);
+    Mine::pass(pair.host, numbers, {});
+    ASSERT_NO_FATAL_FAILURE(pair.pass_on_device(numbers, {}));
+    ASSERT_NO_FATAL_FAILURE(expect_kept(pair)) << "step " << step;
+  }
+  ASSERT_NO_FATAL_FAILURE(pair.to_host());
+  ASSERT_NO_FATAL_FAILURE(expect_choices(pair.back));
+  for (int step = 0; step < 20; ++step) {
+    const auto numbers = pair.numbers(1);
+    Mine::pass(pair.host, numbers, {});
+    Mine::pass(pair.back, numbers, {});
+  }
+  ASSERT_NO_FATAL_FAILURE(expect_same(pair.host, pair.back));
+}
+#endif
+
 /// A prompt that goes on after it moved: what waits is sealed by the device's first pass.
 TEST(GpuConvert, PromptsGoOnWhereTheyWereMovedTo) {
   test::begin_schedule(test::kSchedules[0]);
@@ -253,6 +296,27 @@ TEST(GpuConvert, MisuseIsRefusedByName) {
   ASSERT_NO_FATAL_FAILURE(pair.to_host());
   test::expect_refused([&] { (void)gpu::to_host(pair.device, kSequence, pair.back); },
                        {"to_host", "5 tokens"});
+}
+
+/// Codes of the same format mean something else in another basis, and have other sizes where
+/// channels are left out.
+template <class HostS, class S>
+void check_other_basis(HostS on_host, S on_device) {
+  test::begin_schedule(test::kSchedules[0]);
+  BlockPool host_pool;
+  gpu::Pool<TestDevice> device_pool({.slab_bytes = 4096, .stream = test::stream()});
+  KVCache<Full, HostS> host(kShape, {}, on_host, host_pool);
+  KVCache<Full, OnGpu<S, TestDevice>> device(kShape, {}, {on_device}, device_pool);
+  test::expect_refused([&] { (void)gpu::to_device(host, device, 0); },
+                       {"to_device", "layer 0", "another basis"});
+  test::expect_refused([&] { (void)gpu::to_host(device, 0, host); },
+                       {"to_host", "layer 0", "another basis"});
+}
+TEST(GpuConvert, OtherBasesAreRefused) {
+  check_other_basis(Kivi<4>{}, Rotated<Kivi<4>>{});
+  check_other_basis(Rotated<Kivi<4>>{}, Kivi<4>{});
+  check_other_basis(Rotated<Kivi<4>>{{}, 1}, Rotated<Kivi<4>>{{}, 7});
+  check_other_basis(AnyStorage(ThinK<Kivi<4>>{}), Kivi<4>{});
 }
 
 }  // namespace

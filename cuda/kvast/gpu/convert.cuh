@@ -135,6 +135,10 @@ struct detail::CacheAccess {
                   (!plan.is_coded() || (plan.formats.residual == view.residual &&
                                         plan.formats.first_coded == view.first_coded)),
               caller, verb, ": layer ", layer, " is kept otherwise on the device");
+      require(!plan.prunes() && is_turned(plan.formats.key_basis, view.key_rotation) &&
+                  is_turned(plan.formats.value_basis, view.value_rotation),
+              caller, verb, ": layer ", layer,
+              " is kept in another basis on the device, or another rotation");
       check_format<typename Formats::Waiting>(plan.formats.dense_keys, verb, layer, caller);
       if (plan.is_coded()) {
         check_format<typename Formats::Keys>(plan.formats.coded_keys, verb, layer, caller);
@@ -166,15 +170,18 @@ struct detail::CacheAccess {
                                .dense = tokens.dense.count,
                                .coded_live = tokens.coded.live,
                                .dense_live = tokens.dense.live,
-                               .acted = state.turns.empty() ? 0 : state.turns[head].last_act + 1});
+                               .acted = state.turns.empty() ? 0 : state.turns[head].last_act + 1,
+                               .chose = state.choices.size > 0 && state.choices.made[head]});
         end += gpu::ImageLayout::bytes_of(view, layer.heads.back());
       }
+      layer.choices = state.choices.values;
       layer.bytes.resize(static_cast<std::size_t>(end));
       each_block<Formats>(state, view, layer,
                           [](auto& bytes, Block& block, bool coded, std::byte* at) {
                             bytes.to_image(block, coded, at);
                           });
     }
+    if (Status status = move_choices(to, sequence, image, true); !status) return status;
     return gpu::SequenceTransfer(to.memory_, sequence).load(image);
   }
 
@@ -183,6 +190,7 @@ struct detail::CacheAccess {
     gpu::SequenceImage image;
     if (Status status = gpu::SequenceTransfer(from.memory_, sequence).store(image); !status)
       return status;
+    if (Status status = move_choices(from, sequence, image, false); !status) return status;
     Requests requests;
     for (std::size_t layer = 0; layer < image.layers.size(); ++layer) {
       for (const gpu::HeadImage& head : image.layers[layer].heads) {
@@ -203,7 +211,10 @@ struct detail::CacheAccess {
         tokens.coded.live = heads[head].coded_live;
         tokens.dense.live = heads[head].dense_live;
         if (!state.turns.empty()) state.turns[head].last_act = heads[head].acted - 1;
+        if (state.choices.size > 0) state.choices.made[head] = heads[head].chose;
       }
+      if (!image.layers[layer].choices.empty())
+        state.choices.values = std::move(image.layers[layer].choices);
       each_block<Formats>(state, from.view(static_cast<int>(layer)), image.layers[layer],
                           [](auto& bytes, Block& block, bool coded, std::byte* at) {
                             bytes.from_image(at, coded, block);
@@ -217,11 +228,40 @@ struct detail::CacheAccess {
   }
 
  private:
+  static bool is_turned(const BasisPlan& plan, const Rotation& rotation) {
+    if (plan.directions != nullptr || plan.rotates != (rotation.dim > 0)) return false;
+    return !plan.rotates || rotation == Rotation::of(rotation.dim, plan.seed);
+  }
   template <class Format>
   static void check_format(const Codec* host, const char* verb, int layer, Caller caller) {
     const std::string_view name = host == nullptr ? "nothing" : host->name;
     require(name == Format::kName, caller, verb, ": layer ", layer, " is kept in ", name,
             " on the host and in ", Format::kName, " on the device");
+  }
+  /// What a policy chose for the sequence's heads, beside the blocks. It counts where their turns
+  /// say so, which they do not before the blocks are there. Waits.
+  template <class Device>
+  static Status move_choices(Device& device, int sequence, gpu::SequenceImage& image, bool loads) {
+    Status status;
+    if constexpr (Chooses<typename Device::Policy>) {
+      if (loads) status.then([&] { return device.keep_for_policy(0, 0); });
+      const auto choices = device.learner_.choices();
+      if (!status || choices.all == nullptr) return status;
+      auto& pool = device.memory_.pool();
+      using Driver = typename std::remove_reference_t<decltype(pool)>::Device;
+      for (std::size_t layer = 0; layer < image.layers.size(); ++layer) {
+        const gpu::LayerView& view = device.view(static_cast<int>(layer));
+        std::vector<std::byte>& host = image.layers[layer].choices;
+        host.resize(static_cast<std::size_t>(view.head_count) * sizeof(*choices.all));
+        auto* there = &choices.at(view, sequence * view.head_count);
+        status.then([&] {
+          return loads ? Driver::copy(there, host.data(), host.size(), pool.stream())
+                       : Driver::copy(host.data(), there, host.size(), pool.stream());
+        });
+      }
+      status.then([&] { return Driver::wait(pool.stream()); });
+    }
+    return status;
   }
   /// body(bytes, block, coded, image) for every block of a layer's heads.
   template <class Formats, class Body>
@@ -250,8 +290,6 @@ template <class Policy, class HostS, class HostArch, class S, class DeviceType, 
 Status to_device(KVCache<Policy, HostS, HostArch>& from,
                  KVCache<Policy, OnGpu<S, DeviceType>, Arch>& to, int sequence,
                  Caller caller = Caller::here()) {
-  static_assert(!kvast::detail::Chooses<Policy>,
-                "kvast to_device: what FastGen chose for each head does not travel yet");
   kvast::detail::CacheAccess::check<DeviceFormats<S>>(from, to, sequence, "to_device", caller);
   // replays may have filled it
   if (Status status = kvast::detail::CacheAccess::learn_lengths(to); !status) return status;
@@ -264,8 +302,6 @@ Status to_device(KVCache<Policy, HostS, HostArch>& from,
 template <class Policy, class S, class DeviceType, class Arch, class HostS, class HostArch>
 Status to_host(KVCache<Policy, OnGpu<S, DeviceType>, Arch>& from, int sequence,
                KVCache<Policy, HostS, HostArch>& to, Caller caller = Caller::here()) {
-  static_assert(!kvast::detail::Chooses<Policy>,
-                "kvast to_host: what FastGen chose for each head does not travel yet");
   kvast::detail::CacheAccess::check<DeviceFormats<S>>(to, from, sequence, "to_host", caller);
   require(to.length() == 0, caller, "to_host: the host's cache has ", to.length(),
           " tokens; clear it");

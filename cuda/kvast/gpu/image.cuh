@@ -14,7 +14,8 @@ struct HeadImage {
   int dense = 0;
   int coded_live = 0;  ///< tokens
   int dense_live = 0;
-  int acted = 0;  ///< Turn::acted
+  int acted = 0;       ///< Turn::acted
+  bool chose = false;  ///< Turn::chose
 };
 
 /// Where the parts of a block stand in an image; each is a multiple of 16 bytes.
@@ -89,7 +90,7 @@ struct MoveImage {
     head.coded.live = one.coded_live;
     head.dense.count = one.dense;
     head.dense.live = one.dense_live;
-    layer.turns[table] = {.acted = one.acted};
+    layer.turns[table] = {.acted = one.acted, .chose = one.chose};
   }
 
  private:

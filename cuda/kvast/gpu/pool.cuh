@@ -37,6 +37,7 @@ struct PoolOptions {
 template <class DeviceType>
 class Pool {
  public:
+  using Device = DeviceType;
   using Stream = typename DeviceType::Stream;
   static constexpr int kMostClasses = 64;
 

@@ -12,6 +12,7 @@ struct SequenceImage {
   struct Layer {
     std::vector<HeadImage> heads;
     std::vector<std::byte> bytes;
+    std::vector<std::byte> choices;  ///< of heads, where the policy makes one for each
   };
   std::vector<Layer> layers;
   int length = 0;
@@ -134,7 +135,8 @@ class SequenceTransfer {
                           .dense = heads[at].dense.count,
                           .coded_live = heads[at].coded.live,
                           .dense_live = heads[at].dense.live,
-                          .acted = turns[at].acted});
+                          .acted = turns[at].acted,
+                          .chose = turns[at].chose});
       end += ImageLayout::bytes_of(view, to.heads.back());
     }
     to.bytes.resize(static_cast<std::size_t>(end));

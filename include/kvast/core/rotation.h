@@ -25,6 +25,8 @@ struct Rotation {
           << (at % 64);
     return rotation;
   }
+  friend bool operator==(const Rotation&, const Rotation&) = default;
+
   void apply(float* numbers) const {
     flip(numbers);
     transform(numbers);
