@@ -27,6 +27,20 @@ void check_weighing(Keyformer policy, int steps) {
 TEST(GpuKeyformer, IsTheCpus) {
   check_weighing<false>({.tokens_kept = 50, .recent = 12, .steps = 40}, 60);
 }
+/// What rows are summed up in stays within its bound when lists grow, whatever came before.
+TEST(GpuKeyformer, ShortPromptsMakeLongOnesNoLarger) {
+  test::begin_schedule(test::kSchedules[0]);
+  const auto held_by = [](std::initializer_list<int> prompts) {
+    gpu::Pool<test::TestDevice> pool({.stream = test::stream()});
+    KVCache<Keyformer, OnGpu<Dense<half>, test::TestDevice>> cache(
+        Shape{.query_heads = 8, .heads = 8, .head_dim = 8}, {}, {}, pool);
+    for (const int tokens : prompts) EXPECT_TRUE(cache.begin({.tokens = tokens}));
+    test::wait();
+    return pool.bytes_held();
+  };
+  constexpr std::size_t kOutgrown = std::size_t{17} << 20U;
+  EXPECT_LE(held_by({2048, 32768}), held_by({32768}) + 2 * kOutgrown);
+}
 TEST(GpuKeyformer, ByAttend) {
   check_weighing<true>({.tokens_kept = 50, .recent = 12, .steps = 40}, 10);
 }

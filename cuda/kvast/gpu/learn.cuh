@@ -107,11 +107,10 @@ class Learner<Policy, DeviceType> {
   /// For lists of `blocks` blocks and passes of `queries` queries, of which so many are looked at
   /// together as 16 MB hold. Where it fails nothing has changed.
   Status provide(int, int most_tables, int blocks, int queries) {
-    WeighedSums wanted{.queries = most_of(queries, 1), .blocks = most_of(blocks, sums_.blocks)};
-    const std::int64_t row = std::int64_t{most_tables} * wanted.blocks;
+    WeighedSums wanted{.blocks = most_of(blocks, sums_.blocks)};
+    const std::int64_t row = most_of<std::int64_t>(std::int64_t{most_tables} * wanted.blocks, 1);
     const std::int64_t together = most_of<std::int64_t>((std::int64_t{1} << 21U) / row, 16);
-    wanted.queries =
-        most_of(static_cast<int>(least_of<std::int64_t>(together, wanted.queries)), sums_.queries);
+    wanted.queries = static_cast<int>(least_of<std::int64_t>(together, most_of(queries, 1)));
     const std::int64_t parts = row * wanted.queries;
     Rooms rooms;
     const std::size_t at_parts = rooms.add(parts, sizeof(double));
@@ -132,6 +131,7 @@ class Learner<Policy, DeviceType> {
     const int tables = layer.tables();
     Status status;
     for (; sums.first < lesson.queries; sums.first += sums.queries) {
+      sums.queries = least_of(sums_.queries, lesson.queries - sums.first);
       const QueryRange range{sums.first, sums.first + sums.queries};
       const std::int64_t rows = std::int64_t{tables} * sums.queries;
       status.then([&] {
