@@ -2,6 +2,7 @@
 // What a capture refuses: passes that began outside it, and what would wait.
 #include <gtest/gtest.h>
 
+#include "kvast/policy/fastgen.h"
 #include "kvast/policy/full.h"
 #include "tests/simt/queued_decoder.h"
 
@@ -44,6 +45,22 @@ TEST(GpuCapture, APassDroppedWithinACaptureTearsTheCache) {
   ASSERT_TRUE(decoder.cache.clear());
   ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 3}));
   ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(3));
+}
+
+/// A head that chooses over more blocks than were profiled reads none beyond, and is told.
+TEST(GpuCapture, ChoosingOverListsThatGrewIsTold) {
+  Decoder<FastGen, Dense<half>> decoder;
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 8, .last_of_prompt = true}, true));
+  ASSERT_TRUE(decoder.cache.reserve(8));
+  const Device::Work work = decoder.capture({.tokens = 8, .last_of_prompt = true}, true);
+  ASSERT_TRUE(decoder.cache.clear(0));
+  const std::vector<int> counts{300, 0};
+  for (int pass = 0; pass < 3; ++pass)
+    ASSERT_NO_FATAL_FAILURE(decoder.pass({.counts = counts}, true));
+  Device::replay(work);
+  ASSERT_TRUE(decoder.cache.settle());
+  EXPECT_EQ(decoder.cache.begin().status().code(), StatusCode::device_failed);
+  ASSERT_TRUE(decoder.cache.clear());
 }
 
 TEST(GpuCapture, NothingIsReadBackWithinACapture) {

@@ -80,6 +80,7 @@ struct Choose {
     const int table = block.index();
     const int sequence = table / layer.head_count;
     if (layer.rows[sequence].count == 0 || !profiles.wants(table)) return;
+    if (layer.head(table).blocks() > profiles.partial.blocks) return;  // told by what shows weights
     const auto warp = block.warp();
     const int each = (layer.head(table).blocks() + kWarp - 1) / kWarp;
     const int end = least_of((warp.lane() + 1) * each, layer.head(table).blocks());
