@@ -16,6 +16,7 @@ struct FailingDevice {
   inline static int fails_at = -1;      ///< calls that can fail, counted down to 0; negative: never
   inline static bool missing = false;   ///< all of them fail
   inline static std::int64_t live = 0;  ///< allocations that were not released
+  inline static int halts = 0;  ///< what a step does not do: allocations, releases and waits
 
   /// As at the beginning.
   static void reset() {
@@ -24,15 +25,18 @@ struct FailingDevice {
   }
 
   static Status allocate(void*& memory, std::size_t bytes, Stream stream) {
+    ++halts;
     if (missing) return {StatusCode::device_failed, "device memory: no device"};
     if (fails()) return {StatusCode::pool_exhausted, "device memory: out of memory"};
     return counted(Inner::allocate(memory, bytes, stream));
   }
   static void release(void* memory, Stream stream) {
+    ++halts;
     --live;
     Inner::release(memory, stream);
   }
   static Status allocate_host(void*& memory, std::size_t bytes) {
+    ++halts;
     if (fails()) return {StatusCode::pool_exhausted, "pinned memory: out of memory"};
     return counted(Inner::allocate_host(memory, bytes));
   }
@@ -49,6 +53,7 @@ struct FailingDevice {
     return Inner::fill(memory, byte, bytes, stream);
   }
   static Status wait(Stream stream) {
+    ++halts;
     if (fails()) return {StatusCode::device_failed, "stream: failed"};
     return Inner::wait(stream);
   }

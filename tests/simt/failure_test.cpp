@@ -10,6 +10,7 @@
 #include "kvast/policy/ada_heads.h"
 #include "kvast/policy/full.h"
 #include "kvast/policy/h2o.h"
+#include "kvast/policy/keyformer.h"
 #include "kvast/policy/snapkv.h"
 #include "kvast/policy/streaming_llm.h"
 #include "tests/simt/backend.h"
@@ -51,23 +52,27 @@ class DecoderOf {
   Cache& cache() { return cache_; }
 
   Status pass() {
+    Status status = pass(40);
+    status.then([&] { return cache_.reserve(10); });
+    status.then([&] { return cache_.settle(); });
+    return status;
+  }
+  Status pass(int tokens) {
     const int length = cache_.length(0);
-    auto pass = cache_.begin({.tokens = 40, .last_of_prompt = length == 0});
+    auto pass = cache_.begin({.tokens = tokens, .last_of_prompt = length == 0});
     if (!pass) {
       EXPECT_FALSE(pass.status().message().empty());
       EXPECT_EQ(cache_.length(0), length);
       return pass.status();
     }
     for (int layer = 0; layer < kShape.layers; ++layer) {
-      const float* rows = numbers_.data() + (length == 0 ? 0 : 1) + 2 * layer;
+      const float* rows = numbers_.data() + length % 2 + 2 * layer;
       Status status = pass->append(layer, rows, rows);
       status.then([&] { return pass->attend(layer, rows, output_.data()); });
       status.then([&] { return pass->commit(layer); });
       if (!status) return status;
     }
-    Status status = cache_.reserve(10);
-    status.then([&] { return cache_.settle(); });
-    return status;
+    return {};
   }
   /// Tokens that are kept, of all heads.
   std::vector<int> kept() {
@@ -148,6 +153,24 @@ TEST_F(GpuCacheFailure, EveryCallOfScoringFailsOnce) {
 TEST_F(GpuCacheFailure, EveryCallOfPrunedPromptsFailsOnce) {
   check_failures<AdaHeads<SnapKV>, Dense<half>, kTwoHeads>(
       AdaHeads{SnapKV{.tokens_kept = 30, .window = 8}}, 40);
+}
+
+/// A step neither allocates nor waits, whatever policy and storage, once it is warm.
+template <class Policy, class S>
+void check_steps(Policy policy) {
+  Device::reset();
+  DecoderOf<Policy, S, kOneHead> decoder(policy);
+  ASSERT_TRUE(decoder.pass(40));
+  for (int step = 0; step < 3; ++step) ASSERT_TRUE(decoder.pass(1));
+  Device::halts = 0;
+  for (int step = 0; step < 40; ++step) ASSERT_TRUE(decoder.pass(1));
+  EXPECT_EQ(Device::halts, 0);
+  test::wait();
+}
+TEST_F(GpuCacheFailure, AStepNeitherAllocatesNorWaits) {
+  check_steps<StreamingLLM, Kivi<4>>({.sinks = 1, .recent = 30});
+  check_steps<H2O, Kivi<4>>({.heavy = 15, .recent = 16});
+  check_steps<Keyformer, Dense<half>>({.tokens_kept = 20, .recent = 5});
 }
 
 /// What fails after a pass began tears the cache, and it says so until it is cleared.

@@ -55,6 +55,7 @@ struct QueueingDevice {
     return act([=] { return SimtDevice::fill(memory, byte, bytes, stream); });
   }
   static Status wait(Stream) {
+    if (captured != nullptr) return {StatusCode::device_failed, "wait: the stream is capturing"};
     while (!queue_.empty()) {
       const auto work = queue_.front();
       queue_.pop_front();
