@@ -3,7 +3,7 @@
 // of the bandwidth that reading alone has in the same run, and the time as a part of f16's. Decode
 // without and with a policy's weights, a chunk of a prompt over a cache, sealing beside the attends
 // between two seals, and from which length on a storage is faster than f16. One head of each case
-// is checked against naive loops in double before the case is timed.
+// of attention is checked against naive loops in double before it is timed, and of weights after.
 #include <map>
 
 #include "bench/gpu/decoder.cuh"
@@ -31,10 +31,11 @@ bool fits(benchmark::State& state, const Case& one) {
   return false;
 }
 template <class S>
-bool is_right(benchmark::State& state, Decoder<S>& decoder, typename Decoder<S>::Pass& pass) {
+bool is_right(benchmark::State& state, Decoder<S>& decoder, typename Decoder<S>::Pass& pass,
+              std::vector<double>* mean_weights = nullptr) {
   decoder.attend(pass);
   must(cudaStreamSynchronize(timer().stream()), "attend");
-  const double error = error_of(decoder);
+  const double error = error_of(decoder, mean_weights);
   state.counters["error"] = error;
   if (error <= 2e-3) return true;
   tell_wrong(state);
@@ -48,9 +49,25 @@ void compare(benchmark::State& state, const std::string& kind, const std::string
   if (f16 != times().end()) state.counters["of_f16"] = seconds / f16->second;
 }
 
-/// Attends and shows the weights to a policy that writes them down.
+/// Whether the last head's weights, in order of slots, which is that of tokens here, are `wanted`.
+bool weights_are(const std::vector<double>& wanted, const float* of_all, std::size_t last) {
+  std::vector<float> got(wanted.size());
+  must(cudaMemcpy(got.data(), of_all + last, got.size() * sizeof(float), cudaMemcpyDefault),
+       "weights");
+  double apart = 0.0;
+  double norm = 0.0;
+  for (std::size_t token = 0; token < wanted.size(); ++token) {
+    apart += std::pow(static_cast<double>(got[token]) - wanted[token], 2.0);
+    norm += wanted[token] * wanted[token];
+  }
+  return std::sqrt(apart / norm) <= 1e-2;
+}
+
+/// Attends and shows the weights to a policy that writes them down, which must be `wanted`.
 template <class S>
-double time_weights(benchmark::State& state, Decoder<S>& decoder) {
+double time_weights(benchmark::State& state, Decoder<S>& decoder,
+                    const std::vector<double>& wanted) {
+  using Kernel = gpu::SavedWeights<gpu::WriteWeights>;
   const Case& one = decoder.settings();
   const Shape& shape = one.shape;
   const int blocks = (one.context + kBlockTokens - 1) / kBlockTokens;
@@ -72,15 +89,18 @@ double time_weights(benchmark::State& state, Decoder<S>& decoder) {
   call.rules = gpu::LogitRules::of(1.0F / std::sqrt(static_cast<float>(shape.head_dim)), 0.0F);
   call.saved = {
       .below = below.data(), .maxima = maxima.data(), .blocks = blocks, .members = members};
+  gpu::Grid grid{};
+  check(attention.template fill_device<Kernel>(grid));
   const double seconds =
       timer().run(state, decoder.bytes(), bandwidth().read, [&](cudaStream_t stream) {
         check(attention.run(call, 1));
-        const gpu::SavedWeights<gpu::WriteWeights> kernel{
-            .call = call, .sink = {.to = weights.data(), .blocks = blocks}};
-        const gpu::Grid grid{gpu::CudaDevice::together<decltype(kernel)>({})};
+        const Kernel kernel{.call = call, .sink = {.to = weights.data(), .blocks = blocks}};
         check(gpu::launch(kernel, grid, stream));
       });
   must(cudaStreamSynchronize(timer().stream()), "weights");
+  const std::size_t each = static_cast<std::size_t>(blocks) * kBlockTokens;
+  if (!weights_are(wanted, weights.data(), lines / static_cast<std::size_t>(blocks) * each - each))
+    tell_wrong(state);
   return seconds;
 }
 
@@ -103,13 +123,15 @@ void time_weighed(benchmark::State& state, const Case& one, const std::string& s
   if (!fits(state, one)) return;
   Decoder<S> decoder(one);
   auto pass = decoder.last();
-  if (!is_right(state, decoder, pass)) return;
-  const double seconds = time_weights(state, decoder);
+  std::vector<double> mean_weights;
+  if (!is_right(state, decoder, pass, &mean_weights)) return;
+  const double seconds = time_weights(state, decoder, mean_weights);
   const auto alone = times().find("attend/" + storage + one.name());
   if (alone != times().end()) state.counters["added"] = seconds / alone->second - 1.0;
 }
 
-/// Commits that seal a block of every head, beside the 32 attends between two of them.
+/// The commits from one seal to the next, the last of which seals a block of every head, beside as
+/// many attends.
 template <class S>
 void time_seal(benchmark::State& state, const Case& one, const std::string& storage) {
   if (!fits(state, one)) return;
@@ -117,9 +139,11 @@ void time_seal(benchmark::State& state, const Case& one, const std::string& stor
   int length = one.context - 1;
   double total = 0.0;
   for (auto _ : state) {
-    auto pass = decoder.begin(length, kBlockTokens);
-    length += kBlockTokens;
-    const double seconds = timer().seconds([&](cudaStream_t) { check(pass.commit()); });
+    double seconds = 0.0;
+    for (int token = 0; token < kBlockTokens; ++token) {
+      auto pass = decoder.begin(length++, 1);
+      seconds += timer().seconds([&](cudaStream_t) { check(pass.commit()); });
+    }
     state.SetIterationTime(seconds);
     total += seconds;
   }
@@ -182,10 +206,15 @@ void add_storage(const std::string& storage) {
       }
     }
   }
-  for (const int context : {4096, 32768}) {
-    const Case one{kEightHeads, 1, context};
-    timed("prefill/" + storage + "/" + one.name(), 20,
-          [=](benchmark::State& state) { time_attend<S>(state, one, "prefill/", storage, 512); });
+  for (const int query_heads : {32, 64}) {
+    for (const int batch : {1, 16}) {
+      for (const int context : {4096, 32768}) {
+        const Case one{{.query_heads = query_heads, .heads = 8, .head_dim = 128}, batch, context};
+        timed("prefill/" + storage + "/" + one.name(), 20, [=](benchmark::State& state) {
+          time_attend<S>(state, one, "prefill/", storage, 512);
+        });
+      }
+    }
   }
   if constexpr (gpu::DeviceFormats<S>::codes) {
     for (const int batch : {1, 16}) {

@@ -178,9 +178,9 @@ class Decoder {
 };
 
 /// Relative error of the last sequence's last head, of the last query, beside naive loops in double
-/// over what the cache decodes to.
+/// over what the cache decodes to. `mean_weights`: of the tokens, over the group's queries.
 template <class S>
-double error_of(Decoder<S>& decoder) {
+double error_of(Decoder<S>& decoder, std::vector<double>* mean_weights = nullptr) {
   const Case& one = decoder.settings();
   const Shape& shape = one.shape;
   const auto dim = static_cast<std::size_t>(shape.head_dim);
@@ -211,6 +211,7 @@ double error_of(Decoder<S>& decoder) {
     double sum = 0.0;
     std::vector<double> totals(dim);
     std::vector<double> query(dim);
+    std::vector<double> weights;
     for (std::size_t at = 0; at < dim; ++at)
       query[at] = number_at(Kind::query, one.batch - 1, one.context - 1,
                             shape.query_heads - shape.group() + static_cast<int>(member),
@@ -221,8 +222,14 @@ double error_of(Decoder<S>& decoder) {
         logit += static_cast<double>(keys[token * dim + at]) * query[at];
       const double weight = std::exp(4.0 / std::sqrt(static_cast<double>(dim)) * logit);
       sum += weight;
+      weights.push_back(weight);
       for (std::size_t at = 0; at < dim; ++at)
         totals[at] += weight * static_cast<double>(values[token * dim + at]);
+    }
+    if (mean_weights != nullptr) {
+      mean_weights->resize(context);
+      for (std::size_t token = 0; token < context; ++token)
+        (*mean_weights)[token] += weights[token] / sum / static_cast<double>(group);
     }
     for (std::size_t at = 0; at < dim; ++at) {
       const double wanted = totals[at] / sum;
