@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Policies on the device: what a commit that evicts costs beside the attention of the same step,
-// and select beside CUB's segmented sort of the same ranks.
+// what a prompt's end that drops half moves, and select beside CUB's segmented sort of the same
+// ranks.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cub/device/device_segmented_radix_sort.cuh>
 #include <string>
 #include <vector>
@@ -24,8 +26,8 @@ class Evicting {
   using Cache = KVCache<L2Norm, OnGpu<S>>;
   using Pass = typename Cache::Pass;
 
-  explicit Evicting(int kept)
-      : cache_(kShape, {.tokens_kept = kept, .recent = 32, .skip = {}}, {S{}}, pool_,
+  explicit Evicting(int kept, When when = When::full(10))
+      : cache_(kShape, {.tokens_kept = kept, .recent = 32, .skip = {}, .when = when}, {S{}}, pool_,
                {.sequences = kBatch}) {
     constexpr int kChunk = 1024;
     const DeviceArray<half> keys(kCase.numbers(kShape.heads, kChunk));
@@ -38,13 +40,13 @@ class Evicting {
     fill(kCase, Kind::key, kShape.heads, 1, kTokens, row_.data());
     fill(kCase, Kind::query, kShape.query_heads, 1, kTokens, queries_.data());
   }
-  Pass append(int tokens, const half* rows) {
-    Result<Pass> pass = cache_.begin({.tokens = tokens});
+  Pass append(int tokens, const half* rows, bool last_of_prompt = false) {
+    Result<Pass> pass = cache_.begin({.tokens = tokens, .last_of_prompt = last_of_prompt});
     if (!pass) check(pass.status());
     for (int layer = 0; layer < kShape.layers; ++layer) check(pass->append(layer, rows, rows));
     return std::move(*pass);
   }
-  Pass step() { return append(1, row_.data()); }
+  Pass step(bool last_of_prompt = false) { return append(1, row_.data(), last_of_prompt); }
   void attend(Pass& pass) {
     for (int layer = 0; layer < kShape.layers; ++layer)
       check(pass.attend(layer, queries_.data(), output_.data()));
@@ -80,6 +82,40 @@ void time_commit(benchmark::State& state) {
     commits += taken;
   }
   state.counters["of attention"] = commits / attends;
+}
+
+/// A prompt's end at which half of all tokens go: rank, select, and the rest is brought together.
+/// Bytes are those that must be read and written for that alone: dense rows that come from behind
+/// what is left, and blocks of codes of which all are read and half are written.
+template <class S>
+void time_prune(benchmark::State& state) {
+  double seconds = 0.0;
+  double bytes = 0.0;
+  for (auto _ : state) {
+    Evicting<S> decoder(kTokens / 2, When::prompt());
+    auto pass = decoder.step(true);
+    const double taken = timer().seconds([&](cudaStream_t) { check(pass.commit()); });
+    state.SetIterationTime(taken);
+    seconds += taken;
+    Result<std::vector<int>> kept = decoder.cache().kept(kBatch - 1, kShape.layers - 1, 7);
+    if (!kept || kept->size() != kTokens / 2) {
+      tell_wrong(state);
+      return;
+    }
+    const gpu::LayerView& view = decoder.cache().view(0);
+    double of_head = 0.0;
+    if (view.coded_keys.bytes > 0) {
+      of_head = 1.5 * (kTokens / kBlockTokens) *
+                static_cast<double>(view.coded_keys.bytes + view.coded_values.bytes);
+    } else {
+      const auto moved = kept->end() - std::lower_bound(kept->begin(), kept->end(), kTokens / 2);
+      of_head = 2.0 * static_cast<double>(moved) *
+                static_cast<double>(view.dense_key_bytes + view.dense_value_bytes);
+    }
+    bytes += of_head * kShape.heads * kShape.layers * kBatch;
+  }
+  state.counters["GB/s"] = bytes / seconds * 1e-9;
+  state.counters["share"] = bytes / seconds / bandwidth().copy;
 }
 
 /// All tokens of all heads live again.
@@ -186,6 +222,11 @@ void add_policy_benches() {
   };
   add("commit/f16/half of 8k", [](benchmark::State& state) { time_commit<Dense<half>>(state); });
   add("commit/kivi4/half of 8k", [](benchmark::State& state) { time_commit<Kivi<4>>(state); });
+  const auto prune = [](const char* name, auto run) {
+    benchmark::RegisterBenchmark(name, run)->UseManualTime()->Iterations(3);
+  };
+  prune("prune/f16/half of 8k", [](benchmark::State& state) { time_prune<Dense<half>>(state); });
+  prune("prune/kivi4/half of 8k", [](benchmark::State& state) { time_prune<Kivi<4>>(state); });
   add("select/one of 8k goes", [](benchmark::State& state) { time_select(state, kTokens); });
   add("select/half of 8k goes", [](benchmark::State& state) { time_select(state, kTokens / 2); });
 }
