@@ -16,6 +16,7 @@
 #include "tests/simt/backend.h"
 #include "tests/simt/failing_device.h"
 #include "tests/support/random.h"
+#include "tests/support/refused.h"
 
 namespace kvast {
 namespace {
@@ -153,6 +154,17 @@ TEST_F(GpuCacheFailure, EveryCallOfScoringFailsOnce) {
 TEST_F(GpuCacheFailure, EveryCallOfPrunedPromptsFailsOnce) {
   check_failures<AdaHeads<SnapKV>, Dense<half>, kTwoHeads>(
       AdaHeads{SnapKV{.tokens_kept = 30, .window = 8}}, 40);
+}
+
+/// An engine that shows no attention to a policy that needs it is told at the first commit.
+TEST_F(GpuCacheFailure, APolicyThatSawNoAttentionIsNotCommitted) {
+  DecoderOf<H2O, Kivi<4>, kOneHead> decoder({.heavy = 15, .recent = 16});
+  const auto numbers = test::on_device(std::vector<float>(8, 1.0F));
+  auto pass = decoder.cache().begin();
+  ASSERT_TRUE(pass);
+  ASSERT_TRUE(pass->append(0, numbers.data(), numbers.data()));
+  test::expect_refused([&] { (void)pass->commit(); },
+                       {"commit", "the last call was append", "needed is attend or observe"});
 }
 
 /// A step neither allocates nor waits, whatever policy and storage, once it is warm.

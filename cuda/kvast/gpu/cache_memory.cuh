@@ -17,9 +17,6 @@
 
 namespace kvast::gpu {
 
-/// How far a pass is with a layer; `observed`: its policy has seen the weights of the pass.
-enum class Stage : std::uint8_t { idle, appended, observed, committed };
-
 /// Tables, lengths and counters in device memory, block bounds on the host, and the state of the
 /// open pass. What it does not know is which policy and which formats there are.
 template <class DeviceType>
@@ -187,8 +184,9 @@ class CacheMemory {
   void expect(int layer, Stage stage, const char* verb, Caller caller) const {
     require(layer >= 0 && layer < layers(), caller, "layer is ", layer, ", must lie in [0, ",
             layers(), ")");
-    require(stages_[static_cast<std::size_t>(layer)] == stage, caller, verb,
-            ": out of order for layer ", layer);
+    const Stage last = stages_[static_cast<std::size_t>(layer)];
+    require(last == stage, caller, verb, ": out of order for layer ", layer, ": the last call was ",
+            name_of(last), ", needed is ", name_of(stage));
   }
   /// After a verb that launched kernels.
   Status did(int layer, Status status, Stage stage = Stage::appended) {

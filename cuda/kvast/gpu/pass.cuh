@@ -13,6 +13,14 @@
 
 namespace kvast::gpu {
 
+/// How far a pass is with a layer; `observed`: its policy has seen the weights of the pass.
+enum class Stage : std::uint8_t { idle, appended, observed, committed };
+
+constexpr const char* name_of(Stage stage) {
+  constexpr const char* kNames[] = {"nothing", "append", "attend or observe", "commit"};
+  return kNames[static_cast<int>(stage)];
+}
+
 /// Where the new tokens of up to 256 sequences stand in the caller's tensors. Their counts travel
 /// with the launch, so that no memory of the host is read later.
 struct SetRows {
