@@ -15,6 +15,8 @@
 #include "kvast/policy/fastgen.h"
 #include "kvast/policy/h2o.h"
 #include "kvast/policy/keyformer.h"
+#include "kvast/policy/layer_budgets.h"
+#include "kvast/policy/snapkv.h"
 #include "kvast/policy/streaming_llm.h"
 
 namespace kvast {
@@ -68,6 +70,8 @@ template Status launch(const AllocateBudget&, Grid, cudaStream_t);
 template Status launch(const Select&, Grid, cudaStream_t);
 template Status launch(const Rank<H2O>&, Grid, cudaStream_t);
 template Status launch(const Rank<FastGen>&, Grid, cudaStream_t);
+template Status launch(const Rank<Pyramid<SnapKV>>&, Grid, cudaStream_t);
+template Status launch(const Rank<PerLayerBudget<H2O>>&, Grid, cudaStream_t);
 template Status launch(const SavedWeights<ObserveStates<H2O>>&, Grid, cudaStream_t);
 template Status launch(const AgainWeights<F16, 128, ObserveStates<H2O>>&, Grid, cudaStream_t);
 template Status launch(const ObserveGiven<ObserveStates<H2O>>&, Grid, cudaStream_t);

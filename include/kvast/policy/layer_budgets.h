@@ -33,8 +33,7 @@ struct LayerBudgets {
               ", must be finite and at least 0");
     LayerBudgets budgets{.layers = layers};
     for (int layer = 0; layer < layers; ++layer)
-      budgets.tokens[layer] = part([&](int at) { return shares[static_cast<std::size_t>(at)]; },
-                                   layers, mean * layers, least, layer);
+      budgets.tokens[layer] = part(Listed{shares.data()}, layers, mean * layers, least, layer);
     return budgets;
   }
   /// Straight from `steepness` times the mean in one end layer down to what keeps the total, in the
@@ -50,6 +49,10 @@ struct LayerBudgets {
     return split(std::span(shares).first(static_cast<std::size_t>(layers)), mean, least, caller);
   }
 
+  struct Listed {
+    const double* shares = nullptr;
+    KVAST_HD double operator()(int layer) const { return shares[layer]; }
+  };
   /// Shares of a slope.
   struct Line {
     double steepness = 1.0;
