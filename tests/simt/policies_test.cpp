@@ -10,8 +10,9 @@
 namespace kvast {
 namespace {
 
+// a mean over three query heads is rounded: on both sides alike
 const std::vector<Shape> kShapes{{.query_heads = 4, .heads = 2, .head_dim = 8},
-                                 {.query_heads = 3, .heads = 3, .head_dim = 16}};
+                                 {.query_heads = 6, .heads = 2, .head_dim = 16}};
 
 template <class Policy, class S = Dense<half>>
 void check_history(Policy policy, int steps, S storage = {}) {
@@ -41,6 +42,20 @@ TEST(GpuPolicies, SharedBudgets) {
   floors.kind = Allocation::Kind::floor;
   check_history(floors, 60);
 }
+/// A threshold policy of a user's own, which needs no budget to be what it is.
+struct Mattered {
+  static constexpr Needs needs{.attention = true};
+  struct State {
+    float best = 0.0F;
+  };
+  KVAST_HD void observe(State& state, Attention seen) const {
+    if (seen.weight > state.best) state.best = seen.weight;
+  }
+  KVAST_HD float rank(Token token, State state) const {
+    return token.age < 8 || state.best >= 0.2F ? kPin : kDrop;
+  }
+};
+TEST(GpuPolicies, ThresholdsWithoutABudget) { check_history(Mattered{}, 60); }
 TEST(GpuPolicies, LayerSchedules) {
   check_history(Pyramid<SnapKV>{{.tokens_kept = 50, .window = 10}}, 20);
   check_history(Pyramid<H2O>{{.heavy = 40, .recent = 10}}, 60);  // budgets change with the length
