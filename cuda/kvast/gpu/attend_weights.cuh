@@ -47,7 +47,7 @@ struct WeightRules {
     const bool none = (bits_as<std::uint32_t>(weight) & 0x7FFFFFFFU) > 0x7F800000U;
     if (reduce == Reduce::max) return none ? weight : most_of(before, weight);
     if (reduce == Reduce::sum) return before + weight;
-    return before + weight * divide(1.0F, static_cast<float>(group));
+    return before + multiply(weight, divide(1.0F, static_cast<float>(group)));
   }
 };
 
