@@ -220,6 +220,9 @@ TEST(GpuConvert, PromptsThatArePrunedMayComeInChunks) {
   ASSERT_NO_FATAL_FAILURE(both({.tokens = 3, .last_of_prompt = true}));  // a short prompt
   ASSERT_NO_FATAL_FAILURE(pair.to_host());
   Mine::pass(pair.back, pair.numbers(3), {.tokens = 3, .last_of_prompt = true});
+  ASSERT_NO_FATAL_FAILURE(pair.to_device());
+  ASSERT_TRUE(pair.device.settle());  // knows that no prompt goes on
+  ASSERT_NO_FATAL_FAILURE(both({.tokens = 3, .last_of_prompt = true}));
   ASSERT_NO_FATAL_FAILURE(both({.tokens = 20, .more_of_prompt = true}));
   const std::vector<int> counts{0, 5};
   const auto end = [&] { (void)pair.device.begin({.counts = counts, .last_of_prompt = true}); };
@@ -296,6 +299,29 @@ TEST(GpuConvert, MisuseIsRefusedByName) {
   ASSERT_NO_FATAL_FAILURE(pair.to_host());
   test::expect_refused([&] { (void)gpu::to_host(pair.device, kSequence, pair.back); },
                        {"to_host", "5 tokens"});
+}
+
+TEST(GpuConvert, EmptyCachesMayTravel) {
+  test::begin_schedule(test::kSchedules[0]);
+  Pair<Full, Kivi<4>> pair({}, {});
+  ASSERT_NO_FATAL_FAILURE(pair.to_host());  // before any pass
+  EXPECT_EQ(pair.back.length(), 0);
+  ASSERT_NO_FATAL_FAILURE(pair.to_device());
+  EXPECT_EQ(*pair.device.tokens(kSequence, 0, 0), 0);
+}
+
+TEST(GpuConvert, OtherPositionsAreRefused) {
+  const Rope rope = Rope::plain(16, 10000.0, Pairing::halves);
+  const Rope other = Rope::plain(16, 500000.0, Pairing::halves);
+  const auto refused = [](Pair<Full, Dense<half>> pair) {
+    test::expect_refused([&] { (void)gpu::to_device(pair.host, pair.device, 0); }, {"positions"});
+    test::expect_refused([&] { (void)gpu::to_host(pair.device, 0, pair.host); }, {"positions"});
+  };
+  refused({{}, {}, {.positions = Positions::unrotated, .rope = rope}});
+  refused({{},
+           {},
+           {.positions = Positions::compacted, .rope = rope},
+           {.sequences = 2, .positions = Positions::compacted, .rope = other}});
 }
 
 /// Codes of the same format mean something else in another basis, and have other sizes where

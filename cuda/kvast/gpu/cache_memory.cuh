@@ -65,6 +65,7 @@ class CacheMemory {
   bool prompted(int sequence) const { return prompted_.at(static_cast<std::size_t>(sequence)); }
   bool mid_prompt(int sequence) const { return reserves_.mid_prompt(sequence); }
   const LayerView& view(int layer) const { return views_.at(static_cast<std::size_t>(layer)); }
+  const Rope& slot_rope() const { return rope_; }  ///< of compacted positions
   SlotRope rope() const {
     return {.angles = tables_.angles,
             .width = rope_.width,

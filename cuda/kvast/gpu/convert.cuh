@@ -121,6 +121,9 @@ struct detail::CacheAccess {
     device.memory_.check_no_capture(verb, caller);
     require(host.state_ == Host::Open::none && !device.memory_.open() && !device.memory_.torn(),
             caller, verb, ": a pass is open, or a cache is torn");
+    require(
+        host.positions_ != Positions::unrotated && host.rope_.rope() == device.memory_.slot_rope(),
+        caller, verb, ": positions are kept otherwise on the device, or turned otherwise");
     require(host.layers() == device.layers(), caller, verb, ": the caches have ", host.layers(),
             " and ", device.layers(), " layers");
     for (int layer = 0; layer < host.layers(); ++layer) {

@@ -44,10 +44,10 @@ constexpr bool runs_on_device() {
 
 /// A batch of sequences of any lengths, kept by one policy, as KVCache keeps one. All work is
 /// ordered on the pool's stream; after warm-up a pass allocates nothing and waits for nothing, and
-/// no call uses the default stream. Calls that read the cache back (tokens, kept, export_dense,
-/// bytes_in_use) say so: they wait for the stream. What can fail on a device is a Status: where
-/// `begin` fails the cache is as it was, after a later failure it is torn and takes nothing but
-/// `clear`. The pool must outlive it.
+/// no call uses the default stream unless the pool was made on it. Calls that read the cache back
+/// (tokens, kept, bytes_in_use) say so: they wait for the stream. What can fail on a device is a
+/// Status: where `begin` fails the cache is as it was, after a later failure it is torn and takes
+/// nothing but `clear`. The pool must outlive it.
 ///
 /// A pass is captured in a CUDA graph as it is: what kernels read of lengths and tables stands in
 /// device memory. Call reserve(n) before n replays, and let such a pass run once before its
@@ -240,7 +240,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   requires detail::Chooses<Part> Result<typename Part::Choice> choice(
       int sequence, int layer, int head, Caller caller = Caller::here()) {
     memory_.check_read(sequence, layer, head, caller);
-    if (!memory_.exists()) return typename Part::Choice{};
+    if (!memory_.exists() || learner_.choices().all == nullptr) return typename Part::Choice{};
     const gpu::LayerView& view = memory_.view(layer);
     const int table = sequence * view.head_count + head;
     gpu::Turn turn;

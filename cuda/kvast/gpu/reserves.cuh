@@ -133,9 +133,12 @@ class Reserves {
   void settle(const std::vector<int>& lengths, const std::vector<int>& unsealed,
               const Counters& now, bool go_on) {
     for (Ledger& ledger : ledgers_) ledger.jump([&](std::size_t at) { return lengths[at]; });
+    for (std::size_t at = 0; at < unsealed.size();
+         ++at) {  // where replays brought nothing it stays
+      if (unsealed[at] != unsealed_[at]) mid_prompt_[at] = unsealed[at] > 0;
+    }
     unsealed_ = unsealed;
     if (go_on) return;
-    for (std::size_t at = 0; at < unsealed.size(); ++at) mid_prompt_[at] = unsealed[at] > 0;
     sent_ = static_cast<unsigned>(now.brought);
     replayed_ = 0;
   }

@@ -69,7 +69,12 @@ class SequenceTransfer {
   Status store(SequenceImage& image) {
     image = {};
     image.layers.resize(static_cast<std::size_t>(memory_.layers()));
-    if (!memory_.exists()) return {};
+    if (!memory_.exists()) {
+      for (int layer = 0; layer < memory_.layers(); ++layer)
+        image.layers[static_cast<std::size_t>(layer)].heads.resize(
+            static_cast<std::size_t>(memory_.view(layer).head_count));
+      return {};
+    }
     image.mid_prompt = memory_.mid_prompt(sequence_);
     Status status = get(memory_.tables_.lengths, image.length);
     status.then([&] { return get(memory_.tables_.prompt_ends, image.prompt_end); });

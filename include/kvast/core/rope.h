@@ -27,6 +27,8 @@ struct Rope {
   Pairing pairing = Pairing::halves;
   float scale = 1.0F;  ///< factor on the rotated features (YaRN's attention factor)
 
+  friend bool operator==(const Rope&, const Rope&) = default;
+
   /// Plain RoPE: inverse frequency of pair p is base^(-2p / width).
   static Rope plain(int width, double base, Pairing pairing) {
     Rope rope{.inverse_frequencies = {}, .width = width, .pairing = pairing};
@@ -92,6 +94,7 @@ class RopeTable {
 
   bool empty() const { return rope_.empty(); }
   float scale() const { return rope_.scale; }
+  const Rope& rope() const { return rope_; }
 
   /// Makes positions in (-count, count) usable.
   void grow(int count) {
