@@ -19,13 +19,22 @@ __global__ void __launch_bounds__(Kernel::kThreads) enter_kernel(const Kernel ke
   kernel(block);
 }
 
-/// More shared memory than a kernel has without asking.
+/// More shared memory than a kernel has without asking: all that there is, as the limit is one for
+/// all threads of the process, and another one's launch must not lower it.
 template <class Kernel>
 cudaError_t grant_shared(std::size_t bytes) {
   constexpr std::size_t kGranted = std::size_t{48} << 10U;
   if (bytes <= kGranted) return cudaSuccess;
+  int device = 0;
+  int most = 0;
+  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
+  if (const cudaError_t error =
+          cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+      error != cudaSuccess)
+    return error;
+  if (bytes > static_cast<std::size_t>(most)) return cudaErrorInvalidValue;
   return cudaFuncSetAttribute(enter_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(bytes));
+                              most);
 }
 
 /// Status of a call of CUDA's runtime. Also takes the error out of the runtime's memory, or the
