@@ -26,7 +26,7 @@ class Evicting {
   using Cache = KVCache<L2Norm, OnGpu<S>>;
   using Pass = typename Cache::Pass;
 
-  explicit Evicting(int kept, When when = When::full(10))
+  explicit Evicting(int kept, When when = When::step())
       : cache_(kShape, {.tokens_kept = kept, .recent = 32, .skip = {}, .when = when}, {S{}}, pool_,
                {.sequences = kBatch}) {
     constexpr int kChunk = 1024;
@@ -164,7 +164,7 @@ void time_select(benchmark::State& state, int kept) {
   auto pass = decoder.step();  // ranks are of a pass that is open
   const auto rank = [&](cudaStream_t stream) {
     for (const gpu::LayerView& view : views) check(gpu::launch(Revive{view}, {tables, 0}, stream));
-    const L2Norm policy{.tokens_kept = kept, .recent = 32, .skip = {}};
+    const L2Norm policy{.tokens_kept = kept, .recent = 32, .skip = {}, .when = When::step()};
     check(gpu::launch(gpu::Rank<L2Norm>{place, policy, kShape.layers}, {segments, 0}, stream));
   };
   double selects = 0.0;
