@@ -79,8 +79,7 @@ DeviceStorage device_storage(const AnyStorage& storage, const Shape& shape);
 /// Its functions throw decoder::DeviceError where the device fails.
 class DeviceCache : public AnyCache {
  public:
-  /// Takes over the tokens of a cache of the CPU with the same SPECs, in place of its own; not what
-  /// FastGen chose.
+  /// Takes over the tokens of a cache of the CPU with the same SPECs, in place of its own.
   virtual Status load(AnyCache& host) = 0;
 };
 

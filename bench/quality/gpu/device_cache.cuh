@@ -94,15 +94,11 @@ class TypedDeviceCache final : public DeviceCache {
     return counts.text();
   }
   Status load(AnyCache& host) override {
-    if constexpr (detail::Chooses<Policy>) {
-      return {StatusCode::mismatch, "what FastGen chose for each head does not travel yet"};
-    } else {
-      auto* typed = dynamic_cast<TypedCache<Policy>*>(&host);
-      require(typed != nullptr, Caller::here(), "load: the host's cache has another policy");
-      Status status = cache_.clear();
-      status.then([&] { return gpu::to_device(typed->cache(), cache_, 0); });
-      return status;
-    }
+    auto* typed = dynamic_cast<TypedCache<Policy>*>(&host);
+    require(typed != nullptr, Caller::here(), "load: the host's cache has another policy");
+    Status status = cache_.clear();
+    status.then([&] { return gpu::to_device(typed->cache(), cache_, 0); });
+    return status;
   }
 
  private:

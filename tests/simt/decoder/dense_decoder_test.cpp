@@ -38,9 +38,8 @@ TEST(DenseDecoder, CompactedPositions) {
       {"scissorhands:budget=40,recent=4,window=20,when=full/8,positions=compacted", "f16", kF16,
        0.05});
 }
-TEST(DenseDecoder, FastGen) {  // what it chose does not travel: it runs freely
-  test::check_in_simt<Caches>(
-      {"fastgen:threshold=0.6,frequent=0.2,local=0.2", "f32", kF32, 0.0, false});
+TEST(DenseDecoder, FastGen) {
+  test::check_in_simt<Caches>({"fastgen:threshold=0.6,frequent=0.2,local=0.2", "f32", kF32});
 }
 
 }  // namespace

@@ -26,7 +26,6 @@ struct DecoderCell {
   std::string storage;
   double tolerance = 1e-4;  ///< of logits from the same state, root mean square over that of logits
   double near_ties = 0;     ///< share of (pass, layer, head) in which another token may stay
-  bool loads = true;        ///< the device goes on from the CPU's state after every pass
 };
 
 /// Of two rows of logits.
@@ -106,7 +105,6 @@ class TwinDecoders {
   }
   /// The device's cache becomes the CPU's.
   void load() {
-    if (!cell_.loads) return;
     const Status status = dynamic_cast<quality::DeviceCache&>(*device_cache_).load(*host_cache_);
     ASSERT_TRUE(status) << status.message();
   }
