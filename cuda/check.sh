@@ -64,7 +64,7 @@ cmake --build build/gpu -j "$jobs" --target test_gpu test_gpu_decoder bench-gpu
 
 # Small cases that launch every kernel: a sanitizer makes them 10 to 100 times as slow. Tests fill memory with NaN, which
 # initcheck takes for written: of that, results tell.
-small='Append.*:Plan.*:Pool.*:Gather.*:Quantize.*:*/Quantize.*:Rotate.*:Fragments.*:GpuAttend.*'
+small='Append.*:Plan.*:Pool.*:Gather.*:Quantized/*:Rotate.*:Fragments.*:GpuAttend.*'
 small="$small:Attend.NothingToSee*:Attend.DeadTokens*:Attend.Windows*:Attend.CompactedPositions*"
 small="$small:AttendCodesOptions.Windows*:AttendCodesWidths/*:GpuRotatedOptions.*:Weights.OfCodes*:Weights.OfAStep*:Weights.OfManyQueries*:Weights.BehindASliding*"
 small="$small:GpuSelect.*:GpuAllocate.*:GpuPoolRanks.*:GpuShareRanks.*:GpuRepack.FourBits*:GpuPolicies.WithoutAttention"
