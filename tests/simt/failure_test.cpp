@@ -8,6 +8,7 @@
 
 #include "kvast/gpu/kv_cache.cuh"
 #include "kvast/policy/ada_heads.h"
+#include "kvast/policy/fastgen.h"
 #include "kvast/policy/full.h"
 #include "kvast/policy/h2o.h"
 #include "kvast/policy/keyformer.h"
@@ -154,6 +155,23 @@ TEST_F(GpuCacheFailure, EveryCallOfScoringFailsOnce) {
 TEST_F(GpuCacheFailure, EveryCallOfPrunedPromptsFailsOnce) {
   check_failures<AdaHeads<SnapKV>, Dense<half>, kTwoHeads>(
       AdaHeads{SnapKV{.tokens_kept = 30, .window = 8}}, 40);
+}
+
+/// A begin that fails leaves a cache that can be asked, also for choices that it has no memory of.
+TEST_F(GpuCacheFailure, ChoicesCanBeAskedAfterABeginThatFailed) {
+  for (int at = 0;; ++at) {
+    Device::reset();
+    gpu::Pool<Device> pool({.stream = test::stream()});
+    KVCache<FastGen, OnGpu<Dense<half>, Device>> cache(kOneHead, {}, {}, pool);
+    Device::fails_at = at;
+    const bool begun = static_cast<bool>(cache.begin({.tokens = 3, .last_of_prompt = true}));
+    Device::fails_at = -1;
+    auto choice = cache.choice(0, 0, 0);
+    ASSERT_TRUE(choice) << at;
+    ASSERT_EQ(choice->rule, FastGen::Choice{}.rule);
+    test::wait();
+    if (begun) break;
+  }
 }
 
 /// An engine that shows no attention to a policy that needs it is told at the first commit.
