@@ -7,7 +7,8 @@
 namespace kvast {
 
 /// Handle of the open pass: append, then commit, for every layer. A Status of failure tears the
-/// cache. Dropped before the first commit it leaves the cache as it was, if the device still works.
+/// cache. Dropped before the first commit it leaves the cache as it was, if the device still works,
+/// and torn where the policy has seen attention.
 template <class PolicyType, class S, class DeviceType, class Arch>
 class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
  public:
