@@ -113,7 +113,7 @@ step_cuda() {
       tests/compile_fail/*)
         said=build/check/cuda/$(basename "$1").txt
         expected=$(sed -n "1s,^// expect: ,,p" "$1")
-        # with a user's flags: a warning would not do
+        # with the flags of a user: a warning would not do
         if nvcc -std=c++20 -Iinclude -Icuda -I. -arch=sm_80 -c "$1" -o "$said.o" >"$said" 2>&1; then
           echo "$1 compiles, but must be refused with: $expected" >&2; exit 1
         fi
