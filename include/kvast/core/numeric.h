@@ -50,18 +50,19 @@ KVAST_HD inline float subtract(float number, float other) {
   return number - other;
 #endif
 }
+// On the host by fma: a plain product may be joined with a sum that follows.
 KVAST_HD inline float multiply(float number, float by) {
 #if defined(__CUDA_ARCH__)
   return __fmul_rn(number, by);
 #else
-  return std::fma(number, by, 0.0F);  // as for double, below
+  return std::fma(number, by, 0.0F);
 #endif
 }
 KVAST_HD inline double multiply(double number, double by) {
 #if defined(__CUDA_ARCH__)
   return __dmul_rn(number, by);
 #else
-  return std::fma(number, by, 0.0);   // a plain product may be joined with a sum that follows
+  return std::fma(number, by, 0.0);
 #endif
 }
 KVAST_HD inline double square_root(double number) {

@@ -49,6 +49,7 @@ struct LayerBudgets {
     return split(std::span(shares).first(static_cast<std::size_t>(layers)), mean, least, caller);
   }
 
+  /// Shares that are given one by one.
   struct Listed {
     const double* shares = nullptr;
     KVAST_HD double operator()(int layer) const { return shares[layer]; }
