@@ -21,6 +21,7 @@
 #include "kvast/host/gather.h"
 #include "kvast/host/learn.h"
 #include "kvast/host/reserve.h"
+#include "kvast/storage/weightless.h"
 
 namespace kvast {
 
@@ -39,6 +40,10 @@ class KVCache {
   static_assert(check_policy<PolicyType>());
   static_assert(Storage<StorageType>,
                 "kvast storage: must have plan<Simd>(layer) and validate(caller)");
+  static_assert(
+      detail::has_its_weights<PolicyType, StorageType>(),
+      "kvast: this policy needs attention, and the engine gives none (Weightless): take a "
+      "policy that does without, as StreamingLLM, L2Norm and KeyDiff do");
   static constexpr bool kObserves = PolicyType::needs.attention;
 
  public:

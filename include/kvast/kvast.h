@@ -36,3 +36,4 @@
 #include "kvast/storage/kivi.h"
 #include "kvast/storage/low_rank.h"
 #include "kvast/storage/rotated.h"
+#include "kvast/storage/weightless.h"

@@ -63,6 +63,9 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   static_assert(Formats::known,
                 "kvast OnGpu: this storage has no layout on the device (Dense, Kivi, Int8, Int4, "
                 "Float8 and Rotated of these have)");
+  static_assert(detail::has_its_weights<PolicyType, S>(),
+                "kvast OnGpu: this policy needs attention, and the engine gives none (Weightless): "
+                "take a policy that does without, as StreamingLLM and L2Norm do");
   static constexpr bool kEvicts = detail::evicts<PolicyType>();
   static constexpr bool kObserves = kEvicts && PolicyType::needs.attention;
   static constexpr bool kRanks = kEvicts && gpu::kComparesRanks<PolicyType>;

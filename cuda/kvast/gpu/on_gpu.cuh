@@ -9,6 +9,7 @@
 #include "kvast/storage/integer.h"
 #include "kvast/storage/kivi.h"
 #include "kvast/storage/rotated.h"
+#include "kvast/storage/weightless.h"
 
 namespace kvast::gpu {
 
@@ -75,6 +76,8 @@ struct DeviceFormats<kvast::detail::IntegerStorage<Bits>>
     : detail::CodedFormats<Int<Bits>, Int<Bits>> {};
 template <class Kind>
 struct DeviceFormats<Float8<Kind>> : detail::CodedFormats<Fp8<Kind>, Fp8<Kind>> {};
+template <class Inner>
+struct DeviceFormats<Weightless<Inner>> : DeviceFormats<Inner> {};
 template <class Inner>
 struct DeviceFormats<Rotated<Inner>> : DeviceFormats<Inner> {
   static LayerFormat of(const Rotated<Inner>& storage, int layer) {
