@@ -102,8 +102,10 @@ class DeviceLlama {
     status.then([&] { return angles_.send(sent_angles_.data(), sent_angles_.size()); });
     if (!rows.empty())
       status.then([&] { return rows_.send(sent_rows_.data(), sent_rows_.size()); });
-    for (Array<float>* numbers : {&streamed_, &normed_})
-      status.then([&] { return numbers->provide(room(config().embedding)); });
+    status.then([&] { return streamed_.provide(room(config().embedding)); });
+    const auto embedding = static_cast<std::size_t>(config().embedding);
+    const std::size_t normed = std::max(tokens.size(), rows.size());  // rows may be asked for twice
+    status.then([&] { return normed_.provide(normed * embedding); });
     for (Array<float>* numbers : {&queries_, &attended_})
       status.then([&] { return numbers->provide(room(config().query_features())); });
     for (Array<float>* numbers : {&keys_, &values_})

@@ -85,6 +85,24 @@ TEST(DeviceLlama, RowsThatWereAskedFor) {
   EXPECT_LT(worst(all(device), all(host)), 1e-5);
 }
 
+/// More rows than tokens: some are asked for twice.
+TEST(DeviceLlama, RowsThatWereAskedForTwice) {
+  test::begin_schedule(test::kSchedules[0]);
+  const std::vector<std::byte> file = TinyModel(TensorType::f16).writer.finish();
+  const Gguf gguf(file);
+  DeviceLlama<TestDevice> device(LlamaWeights(gguf), test::stream());
+  NaiveCache cache(device.config().shape());
+  ASSERT_TRUE(device.forward(cache, std::vector<int>{3, 5}, 0, NaivePass{},
+                             std::vector<int>{1, 0, 1, 1, 0, 1}));
+  const auto once = device.logits(0);
+  for (const int again : {2, 3, 5}) {
+    const auto logits = device.logits(again);
+    EXPECT_TRUE(std::equal(once.begin(), once.end(), logits.begin()));
+  }
+  EXPECT_TRUE(
+      std::equal(device.logits(1).begin(), device.logits(1).end(), device.logits(4).begin()));
+}
+
 struct UnrotatedCache : NaiveCache {
   using NaiveCache::NaiveCache;
   bool wants_unrotated() const { return true; }
