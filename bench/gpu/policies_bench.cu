@@ -165,7 +165,7 @@ void time_select(benchmark::State& state, int kept) {
   const auto rank = [&](cudaStream_t stream) {
     for (const gpu::LayerView& view : views) check(gpu::launch(Revive{view}, {tables, 0}, stream));
     const L2Norm policy{.tokens_kept = kept, .recent = 32, .skip = {}, .when = When::step()};
-    check(gpu::launch(gpu::Rank<L2Norm>{place, policy, kShape.layers}, {segments, 0}, stream));
+    check(gpu::launch(gpu::Rank<L2Norm>{place, policy, {.layers = kShape.layers}}, {segments, 0}, stream));
   };
   double selects = 0.0;
   for (auto _ : state) {

@@ -3,35 +3,13 @@
 // for token and code for code, over long histories of ragged batches.
 #include <gtest/gtest.h>
 
-#include <vector>
-
-#include "tests/simt/policy_twins.h"
+#include "tests/simt/histories.h"
 
 namespace kvast {
 namespace {
 
-// a mean over three query heads is rounded: on both sides alike
-const std::vector<Shape> kShapes{{.query_heads = 4, .heads = 2, .head_dim = 8},
-                                 {.query_heads = 6, .heads = 2, .head_dim = 16}};
-
-template <class Policy, class S = Dense<half>>
-void check_history(Policy policy, int steps, S storage = {}) {
-  for (const test::Schedule schedule : test::kSchedules) {
-    test::begin_schedule(schedule);
-    test::Twins<Policy, S> twins(kShapes, policy, storage);
-    ASSERT_NO_FATAL_FAILURE(twins.pass({150, 37}, true));
-    ASSERT_NO_FATAL_FAILURE(twins.compare());
-    const int here = test::is_first(schedule) ? test::steps_of(steps) : steps / 4;
-    for (int step = 0; step < here; ++step) {
-      const int first = step % 40 == 7 ? 9 : 1;
-      ASSERT_NO_FATAL_FAILURE(twins.pass({first, step % 5 == 0 ? 0 : 1}, false));
-      if (step % 16 == 0 || step + 1 == here) {
-        ASSERT_NO_FATAL_FAILURE(twins.compare()) << "step " << step;
-      }
-    }
-    ASSERT_EQ(twins.device().counters().missing, 0);
-  }
-}
+using test::check_history;
+using test::kShapes;
 
 TEST(GpuPolicies, H2O) { check_history(H2O{.heavy = 40, .recent = 20}, 200); }
 TEST(GpuPolicies, SnapKV) { check_history(SnapKV{.tokens_kept = 50, .window = 10}, 100); }
@@ -117,9 +95,17 @@ TEST(GpuPolicies, Scissorhands) {
   check_history(Scissorhands{.tokens_kept = 60, .recent = 5, .window = 30, .when = When::full(20)},
                 150);
 }
+/// What stays is the same codes, however often blocks were merged.
+TEST(GpuPolicies, OnCodes) {
+  check_history(H2O{.heavy = 40, .recent = 20}, 80, Kivi<4>{.residual = 32});
+  check_history(TOVA{.tokens_kept = 50, .recent = 4}, 40, Kivi<2>{.residual = 0});
+  check_history(Scissorhands{.tokens_kept = 60, .recent = 5, .window = 30, .when = When::full(20)},
+                40, Int8{});
+}
 TEST(GpuPolicies, WithoutAttention) {
   check_history(Random{.tokens_kept = 50, .recent = 5}, 100);
   check_history(StreamingLLM{.sinks = 4, .recent = 40}, 100);
+  check_history(StreamingLLM{.sinks = 4, .recent = 40, .when = When::full(7)}, 60);
 }
 /// A prompt that ends is one sequence's affair.
 TEST(GpuPolicies, PromptsEndOneByOne) {

@@ -12,27 +12,17 @@
 #include <string_view>
 #include <vector>
 
-#include "kvast/gpu/kv_cache.cuh"
+#include "kvast/gpu/convert.cuh"
 #include "kvast/kvast.h"
 #include "tests/simt/backend.h"
+#include "tests/simt/head_tokens.h"
+#include "tests/simt/twin_numbers.h"
 #include "tests/support/random.h"
 
 namespace kvast::test {
 
 inline const ShapeList kTwinShapes{std::vector<Shape>{
     {.query_heads = 4, .heads = 2, .head_dim = 8}, {.query_heads = 3, .heads = 3, .head_dim = 16}}};
-
-/// A weight that depends on who looks at what alone: slots differ between backends. Few different
-/// ones, so that ranks tie.
-inline float weight_of(int sequence, int layer, int query_head, int step, int position) {
-  std::uint32_t bits = static_cast<std::uint32_t>(position) * 2654435761U ^
-                       static_cast<std::uint32_t>(step) * 2246822519U ^
-                       static_cast<std::uint32_t>(sequence * 977 + layer * 131 + query_head * 17);
-  bits ^= bits >> 15U;
-  bits *= 2246822519U;
-  bits ^= bits >> 13U;
-  return static_cast<float>(bits % 16U) / 64.0F;
-}
 
 /// Steps of a history; the `slow` number where the environment says KVAST_LONG_TESTS=1.
 inline int steps_of(int quick, int slow = 2000) {
@@ -49,28 +39,34 @@ class Twins {
   using OnDevice = KVCache<Policy, OnGpu<S, TestDevice>>;
 
   Twins(Policy policy, S storage) : Twins(kTwinShapes, policy, storage) {}
-  Twins(const ShapeList& shapes, Policy policy, S storage)
-      : shapes_(shapes),
+  Twins(const ShapeList& shapes, Policy policy, S storage,
+        std::shared_ptr<TwinNumbers> numbers = std::make_shared<RandomNumbers>())
+      : numbers_(std::move(numbers)),
+        shapes_(shapes),
+        policy_(policy),
+        storage_(storage),
         device_(shapes_, policy, {storage}, device_pool_, {.sequences = kSequences}) {
     for (int sequence = 0; sequence < kSequences; ++sequence)
       hosts_.push_back(std::make_unique<OnHost>(shapes_, policy, storage, host_pool_));
   }
 
-  /// `counts`: new tokens of each sequence.
-  void pass(const std::vector<int>& counts, bool ends_prompt) {
+  /// `counts`: new tokens of each sequence. `more`: their prompt goes on.
+  void pass(const std::vector<int>& counts, bool ends_prompt, bool more = false) {
     const int rows = counts[0] + counts[1];
     std::vector<TokenKind> kinds;
     for (int row = 0; row < rows; ++row) kinds.push_back(TokenKind(random_.below(3)));
     const DeviceVector<TokenKind> device_kinds = on_device(kinds);
-    auto pass = device_.begin(
-        {.counts = counts, .last_of_prompt = ends_prompt, .kinds = device_kinds.data()});
+    auto pass = device_.begin({.counts = counts,
+                               .last_of_prompt = ends_prompt,
+                               .more_of_prompt = more,
+                               .kinds = device_kinds.data()});
     ASSERT_TRUE(pass) << pass.status().message();
     std::vector<typename OnHost::Pass> host_passes;
     std::vector<int> sequences;
     for (int sequence = 0, row = 0; sequence < kSequences; ++sequence) {
       const int count = counts[static_cast<std::size_t>(sequence)];
       if (count == 0) continue;
-      PassOptions options{.tokens = count, .last_of_prompt = ends_prompt};
+      PassOptions options{.tokens = count, .last_of_prompt = ends_prompt, .more_of_prompt = more};
       if (Policy::needs.token_kinds)
         options.kinds = std::span(kinds).subspan(static_cast<std::size_t>(row),
                                                  static_cast<std::size_t>(count));
@@ -83,9 +79,9 @@ class Twins {
     for (int layer = 0; layer < shapes_.layers(); ++layer) {
       const Shape& shape = shapes_[layer];
       const auto keys =
-          random_.normals(static_cast<std::size_t>(rows * shape.heads * shape.head_dim));
+          numbers(TwinNumbers::Kind::keys, layer, counts, shape.heads * shape.head_dim);
       const auto values =
-          random_.normals(static_cast<std::size_t>(rows * shape.heads * shape.values()));
+          numbers(TwinNumbers::Kind::values, layer, counts, shape.heads * shape.values());
       const auto device_keys = on_device(keys);
       const auto device_values = on_device(values);
       ASSERT_TRUE(pass->append(layer, device_keys.data(), device_values.data()));
@@ -127,12 +123,29 @@ class Twins {
         }
         compare_numbers(sequence, layer, most);
       }
+      if (!kFused) compare_states(sequence);
     }
   }
   OnDevice& device() { return device_; }
   OnHost& host(int sequence) { return *hosts_[static_cast<std::size_t>(sequence)]; }
 
  private:
+  /// Of the new tokens of all sequences, those of each after another.
+  std::vector<float> numbers(TwinNumbers::Kind kind, int layer, const std::vector<int>& counts,
+                             int width) {
+    std::vector<float> all;
+    for (int sequence = 0; sequence < kSequences; ++sequence) {
+      const std::vector<float> one =
+          numbers_->rows(kind, sequence, layer, host(sequence).length(),
+                         counts[static_cast<std::size_t>(sequence)], width);
+      all.insert(all.end(), one.begin(), one.end());
+    }
+    return all;
+  }
+  /// At least the slots of any head.
+  int stride_for(const std::vector<int>& counts) {
+    return std::max(host(0).length() + counts[0], host(1).length() + counts[1]) + 2 * kBlockTokens;
+  }
   /// [tokens, query heads, `stride`] of one sequence.
   template <class Slots>
   void fill(std::vector<float>& to, int sequence, int layer, int first, int count, int stride,
@@ -150,7 +163,7 @@ class Twins {
             to[line * static_cast<std::size_t>(stride) + slot] =
                 positions[slot] < 0 || positions[slot] > step
                     ? 0.5F
-                    : weight_of(sequence, layer, query_head, step, positions[slot]);
+                    : numbers_->weight(sequence, layer, query_head, step, positions[slot]);
           }
         }
       }
@@ -159,30 +172,31 @@ class Twins {
   void observe(typename OnHost::Pass& pass, int sequence, int layer,
                const std::vector<int>& counts) {
     const int count = counts[static_cast<std::size_t>(sequence)];
+    const int stride = stride_for(counts);
     std::vector<float> weights(
-        static_cast<std::size_t>(count * shapes_[layer].query_heads * kStride));
-    fill(weights, sequence, layer, 0, count, kStride,
+        static_cast<std::size_t>(count * shapes_[layer].query_heads * stride));
+    fill(weights, sequence, layer, 0, count, stride,
          [&](int head) { return host(sequence).slots(layer, head); });
-    pass.observe(layer, {weights.data(), shapes_[layer].query_heads * kStride, kStride});
+    pass.observe(layer, {weights.data(), shapes_[layer].query_heads * stride, stride});
   }
   void observe(typename OnDevice::Pass& pass, int layer, const std::vector<int>& counts) {
+    const int stride = stride_for(counts);
     std::vector<float> weights(
-        static_cast<std::size_t>((counts[0] + counts[1]) * shapes_[layer].query_heads * kStride));
+        static_cast<std::size_t>((counts[0] + counts[1]) * shapes_[layer].query_heads * stride));
     for (int sequence = 0; sequence < kSequences; ++sequence) {
       fill(weights, sequence, layer, sequence == 0 ? 0 : counts[0],
-           counts[static_cast<std::size_t>(sequence)], kStride,
+           counts[static_cast<std::size_t>(sequence)], stride,
            [&](int head) { return *device_.slots(sequence, layer, head); });
     }
     const auto given = test::on_device(weights);
-    ASSERT_TRUE(pass.observe(layer, {given.data(), shapes_[layer].query_heads * kStride, kStride}));
+    ASSERT_TRUE(pass.observe(layer, {given.data(), shapes_[layer].query_heads * stride, stride}));
     wait();
   }
   void attend(typename OnDevice::Pass& pass, std::vector<typename OnHost::Pass>& host_passes,
               const std::vector<int>& sequences, int layer, const std::vector<int>& counts) {
     const Shape& shape = shapes_[layer];
     const int row = shape.query_heads * shape.head_dim;
-    const auto queries =
-        random_.normals(static_cast<std::size_t>((counts[0] + counts[1]) * row), 2.0);
+    const auto queries = numbers(TwinNumbers::Kind::queries, layer, counts, row);
     std::vector<float> output(queries.size());
     const auto device_queries = on_device(queries);
     DeviceVector<float> device_output(queries.size());
@@ -203,6 +217,35 @@ class Twins {
     if (kFused) return;
     EXPECT_EQ(std::memcmp(chosen->mass, expected.mass, sizeof expected.mass), 0);
   }
+  /// What policies know of tokens, and how they rank them. The host's states come by way of another
+  /// cache on the device.
+  void compare_states(int sequence) {
+    OnDevice other(shapes_, policy_, {storage_}, device_pool_, {.sequences = kSequences});
+    ASSERT_TRUE(gpu::to_device(host(sequence), other, sequence));
+    for (int layer = 0; layer < shapes_.layers(); ++layer) {
+      for (int head = 0; head < shapes_[layer].heads; ++head) {
+        const auto mine = tokens_of(device_, policy_, sequence, layer, head);
+        const auto theirs = tokens_of(other, policy_, sequence, layer, head);
+        ASSERT_EQ(mine.size(), theirs.size());
+        for (std::size_t at = 0; at < mine.size(); ++at) {
+          ASSERT_TRUE(same_state(policy_, layer, mine[at].state, theirs[at].state) &&
+                      same_rank(mine[at], theirs[at]))
+              << "token " << mine[at].token.position << ", sequence " << sequence << ", layer "
+              << layer << ", head " << head;
+        }
+      }
+    }
+  }
+  /// A kernel's rank against that of the host, of the host's state.
+  bool same_rank(const TokenSeen& mine, const TokenSeen& theirs) {
+    if constexpr (kRanksAlone<Policy>) {
+      typename Policy::State state;
+      std::memcpy(&state, theirs.state, sizeof state);
+      const float expected = policy_.rank(theirs.token, state);
+      return bits_as<std::uint32_t>(mine.rank) == bits_as<std::uint32_t>(expected);
+    }
+    return true;
+  }
   void compare_numbers(int sequence, int layer, int most) {
     const Shape& shape = shapes_[layer];
     const auto rows = static_cast<std::size_t>(most * shape.heads);
@@ -219,9 +262,11 @@ class Twins {
     ASSERT_TRUE(std::equal(values.begin(), values.end(), device_values.begin())) << "values";
   }
 
-  static constexpr int kStride = 1024;
+  std::shared_ptr<TwinNumbers> numbers_;
   ShapeList shapes_;
-  Random random_{7};
+  Policy policy_;
+  S storage_;
+  Random random_{8};  ///< of token kinds
   BlockPool host_pool_;
   gpu::Pool<TestDevice> device_pool_{{.slab_bytes = 4096, .stream = stream()}};
   std::vector<std::unique_ptr<OnHost>> hosts_;

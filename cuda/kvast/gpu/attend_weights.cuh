@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kvast/core/policy.h"
+#include "kvast/core/sets.h"
 #include "kvast/gpu/attend.cuh"
 #include "kvast/gpu/collective.cuh"
 #include "kvast/gpu/showing.cuh"
@@ -24,6 +25,7 @@ struct WeightRules {
   const int* visible = nullptr;      ///< [tables, queries] what CountVisible wrote; null: no window
   int queries = 1;                   ///< of the sequence that has most
   QueryRange range{};                ///< others are not shown
+  HeadMask heads{};                  ///< others are not shown
 
   KVAST_HD int first_query(int count) const { return newest > 0 ? most_of(count - newest, 0) : 0; }
   /// Queries that are shown of `count`.
@@ -114,7 +116,9 @@ struct SavedWeights {
     for (int at = block.index(); at < *call.plan.count; at += block.blocks()) {
       const WorkItem item = call.plan.items[at];
       const RowTile tile = RowTile::of(call, item.sequence, item.head, 0, call.group);
-      if (tile.count == 0 || !Showing<Sink>::wants(sink, tile.table)) continue;
+      if (tile.count == 0 || !rules.heads.contains(item.head) ||
+          !Showing<Sink>::wants(sink, tile.table))
+        continue;
       for (int index = item.first + block.warp_index(); index < item.end; index += block.warps())
         show(block.warp(), tile, index);
     }
@@ -183,7 +187,9 @@ struct AgainWeights {
     const int index = first + block.warp_index();
     const bool exists = index < item.end;
     const RowTile whole = RowTile::of(call, item.sequence, item.head, 0, 1 << 30);
-    if (whole.count == 0 || !Showing<Sink>::wants(sink, whole.table)) return;
+    if (whole.count == 0 || !rules.heads.contains(item.head) ||
+        !Showing<Sink>::wants(sink, whole.table))
+      return;
     std::byte* keys = block.shared() + block.warp_index() * Shape::kRingBytes;
     block.sync();  // queries and rings are free
     kvast::Block* one = nullptr;

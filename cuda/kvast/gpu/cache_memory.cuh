@@ -210,8 +210,6 @@ class CacheMemory {
                             .sealed = tables_.sealed,
                             .layers = count,
                             .sequences = sequences_,
-                            .all_layers = layers(),
-                            .ends_prompt = ends_prompt_,
                             .sealable = reserves_.unsealed() + most_rows()};
     Status status = kernels(scope, coded && seals_);
     if (committed_ == layers()) status.then([&] { return finish(); });

@@ -26,39 +26,12 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
                 Caller caller = Caller::here()) {
     auto& memory = memory_of(caller);
     memory.expect(layer, gpu::Stage::idle, "append", caller);
-    const gpu::LayerView& view = memory.view(layer);
-    gpu::Append<typename Formats::Waiting, typename PolicyType::State> kernel;
-    kernel.layer = view;
-    kernel.keys = keys.checked("append: keys", view.head_count, view.head_dim, caller);
-    kernel.values = values.checked("append: values", view.head_count, view.value_dim, caller);
-    kernel.kinds = cache_->kinds_;
-    kernel.rope = memory.rope();
-    if (view.coded_keys.list != nullptr) {
-      kernel.largest_key =
-          gpu::detail::largest<typename Formats::Waiting, typename Formats::Keys>();
-      kernel.largest_value =
-          gpu::detail::largest<typename Formats::Waiting, typename Formats::Values>();
-    }
-    if (view.key_rotation.dim != 0) {  // coordinates may be larger than numbers by that
-      kernel.largest_key /= std::sqrt(static_cast<float>(view.key_rotation.width));
-      kernel.largest_value /= std::sqrt(static_cast<float>(view.value_rotation.width));
-    }
-    if (kernel.rope.angles != nullptr)
-      kernel.largest_key /= 1.4142137F * std::max(kernel.rope.scale, 1.0F);
-    const auto stream = memory.pool().stream();
-    const gpu::Grid grid{view.tables(), kernel.kSharedBytes};
-    if (memory.most_rows() <= kBlockTokens)
-      return memory.did(layer, DeviceType::launch(kernel, grid, stream));
-    kernel.writes = false;
-    if (Status status = DeviceType::launch(kernel, grid, stream); !status)
-      return memory.did(layer, status);
-    kernel.opens = false;
-    kernel.writes = true;
-    kernel.spread = std::min(blocks_of(memory.most_rows()),
-                             std::max((1 << 30) / std::max(view.tables(), 1), 1));
-    return memory.did(
-        layer,
-        DeviceType::launch(kernel, {view.tables() * kernel.spread, kernel.kSharedBytes}, stream));
+    Status status;
+    cache_->work_.parts().of_layer(layer, [&](const auto& policy) {
+      using State = typename std::remove_cvref_t<decltype(policy)>::State;
+      status.then([&] { return append_with<State>(memory, layer, keys, values, caller); });
+    });
+    return memory.did(layer, status);
   }
 
   /// Attention of a layer's new tokens over all that is kept of their sequence, themselves
@@ -90,15 +63,15 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     const float scale =
         options.scale != 0.0F ? options.scale : 1.0F / std::sqrt(static_cast<float>(view.head_dim));
     call.rules = gpu::LogitRules::of(scale, options.softcap);
-    if (cache_->observes()) cache_->observed_.fill_in(call, memory.most_rows());
+    if (cache_->work_.is_watched(layer)) cache_->work_.observed().fill_in(call, memory.most_rows());
     Status status = cache_->attention_.run(call, memory.most_rows());
     if (!cache_->attention_.started()) return status;
-    if constexpr (kObserves) {
-      if (cache_->observes()) {
+    if constexpr (Work::kObserves) {
+      if (cache_->work_.is_watched(layer)) {
         status.then([&] {
-          return cache_->learn(layer, [&](const auto& sink, gpu::QueryRange range = {}) {
-            return gpu::show_weights(cache_->attention_, call, cache_->weight_rules(range), sink,
-                                     cache_->observed_.visible(), memory.pool().stream());
+          return cache_->work_.learn(layer, [&](const gpu::WeightRules& rules, const auto& sink) {
+            return gpu::show_weights(cache_->attention_, call, rules, sink,
+                                     cache_->work_.observed().visible(), memory.pool().stream());
           });
         });
         return memory.did(layer, status, gpu::Stage::observed);
@@ -115,23 +88,23 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     require(weights.data != nullptr, caller, "observe: weights must not be null");
     require(weights.row_stride >= 0 && weights.head_stride >= 0, caller, "observe: strides are ",
             weights.row_stride, " and ", weights.head_stride, ", must be at least 0");
-    if constexpr (kObserves) {
-      if (!cache_->observes()) return {};
+    if constexpr (Work::kObserves) {
+      if (!cache_->work_.is_watched(layer)) return {};
       const gpu::LayerView& view = memory.view(layer);
-      const auto show = [&](const auto& sink, gpu::QueryRange range = {}) {
+      const auto show = [&](const gpu::WeightRules& rules, const auto& sink) {
         gpu::ObserveGiven<std::remove_cvref_t<decltype(sink)>> kernel{
             .layer = view,
             .weights = weights,
-            .rules = cache_->weight_rules(range),
+            .rules = rules,
             .sink = sink,
             .group = cache_->groups_[static_cast<std::size_t>(layer)]};
-        kernel.most_blocks = cache_->learner_.most_blocks();
+        kernel.most_blocks = cache_->work_.learned().most_blocks();
         kernel.spread =
             std::clamp(memory.list_capacity() / 16, 1, std::max((1 << 16) / view.tables(), 1));
         return DeviceType::launch(kernel, {view.tables() * kernel.spread, 0},
                                   memory.pool().stream());
       };
-      return memory.did(layer, cache_->learn(layer, show), gpu::Stage::observed);
+      return memory.did(layer, cache_->work_.learn(layer, show), gpu::Stage::observed);
     }
     return {};
   }
@@ -157,37 +130,65 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch>::Pass {
     require(!cache_->memory_.torn(), caller, "pass: the cache is torn; clear it");
     return cache_->memory_;
   }
+  /// `State`: that of the layer's policy.
+  template <class State>
+  Status append_with(const gpu::CacheMemory<DeviceType>& memory, int layer, const gpu::Tensor& keys,
+                     const gpu::Tensor& values, Caller caller) const {
+    const gpu::LayerView& view = memory.view(layer);
+    gpu::Append<typename Formats::Waiting, State> kernel;
+    kernel.layer = view;
+    kernel.keys = keys.checked("append: keys", view.head_count, view.head_dim, caller);
+    kernel.values = values.checked("append: values", view.head_count, view.value_dim, caller);
+    kernel.kinds = cache_->kinds_;
+    kernel.rope = memory.rope();
+    if (view.coded_keys.list != nullptr) {
+      kernel.largest_key =
+          gpu::detail::largest<typename Formats::Waiting, typename Formats::Keys>();
+      kernel.largest_value =
+          gpu::detail::largest<typename Formats::Waiting, typename Formats::Values>();
+    }
+    if (view.key_rotation.dim != 0) {  // coordinates may be larger than numbers by that
+      kernel.largest_key /= std::sqrt(static_cast<float>(view.key_rotation.width));
+      kernel.largest_value /= std::sqrt(static_cast<float>(view.value_rotation.width));
+    }
+    if (kernel.rope.angles != nullptr)
+      kernel.largest_key /= 1.4142137F * std::max(kernel.rope.scale, 1.0F);
+    const auto stream = memory.pool().stream();
+    const gpu::Grid grid{view.tables(), kernel.kSharedBytes};
+    if (memory.most_rows() <= kBlockTokens) return DeviceType::launch(kernel, grid, stream);
+    kernel.writes = false;
+    if (Status status = DeviceType::launch(kernel, grid, stream); !status) return status;
+    kernel.opens = false;
+    kernel.writes = true;
+    kernel.spread = std::min(blocks_of(memory.most_rows()),
+                             std::max((1 << 30) / std::max(view.tables(), 1), 1));
+    return DeviceType::launch(kernel, {view.tables() * kernel.spread, kernel.kSharedBytes}, stream);
+  }
   Status commit_layers(int first, int count, Caller caller) {
     auto& memory = memory_of(caller);
-    const gpu::Stage ready = cache_->observes() ? gpu::Stage::observed : gpu::Stage::appended;
-    for (int layer = first; layer < first + count; ++layer)
-      memory.expect(layer, ready, "commit", caller);
+    for (int layer = first; layer < first + count; ++layer) {
+      const bool watched = cache_->work_.is_watched(layer);
+      memory.expect(layer, watched ? gpu::Stage::observed : gpu::Stage::appended, "commit", caller);
+    }
     return finish(memory.commit(first, count, [&](const gpu::CommitScope& scope, bool seals) {
-      return run(memory, scope, seals);
+      return run(memory, scope, first, seals);
     }));
   }
-  Status run(gpu::CacheMemory<DeviceType>& memory, const gpu::CommitScope& scope,
+  Status run(gpu::CacheMemory<DeviceType>& memory, const gpu::CommitScope& scope, int first,
              bool seals) const {
     const auto stream = memory.pool().stream();
-    const bool acts = kEvicts && (detail::when_of(cache_->policy_).kind != When::Kind::prompt ||
-                                  memory.ends_prompt());
+    bool acts = false;
     Status status;
-    if constexpr (kEvicts) {
-      if (acts)
-        status.then([&] {
-          return gpu::Evict<PolicyType, DeviceType>(cache_->policy_, cache_->evicted_,
-                                                    cache_->learner_.choices(), scope, stream)
-              .run();
-        });
-    }
+    if constexpr (Work::kEvicts)
+      status.then([&] { return cache_->work_.evict(scope, first, acts); });
     if constexpr (Formats::codes) {
       if (seals) status.then([&] { return gpu::seal<Formats, DeviceType>(scope, stream); });
     }
     if (acts || seals) status.then([&] { return gpu::compact<DeviceType>(scope, stream); });
-    if constexpr (Formats::codes && kEvicts) {
+    if constexpr (Formats::codes && Work::kEvicts) {
       if (acts || seals)
         status.then([&] {
-          return gpu::repack<Formats, DeviceType>(scope, memory.view(0).layout.bytes, stream);
+          return gpu::repack<Formats, DeviceType>(scope, cache_->work_.side_bytes(), stream);
         });
     }
     return status;

@@ -17,11 +17,11 @@ template <kvast::detail::Chooses Policy>
 struct HeadChoices<Policy> {
   using Choice = typename Policy::Choice;
   static_assert(std::is_trivially_copyable_v<Choice>, "kvast OnGpu: Choice is copied as bytes");
-  Choice* all = nullptr;  ///< [layers, most tables]
-  int most_tables = 1;
+  std::byte* all = nullptr;
+  std::int64_t layer_bytes = 0;
 
   KVAST_HD Choice& at(const LayerView& layer, int table) const {
-    return all[std::int64_t{layer.layer} * most_tables + table];
+    return reinterpret_cast<Choice*>(all + layer.layer * layer_bytes)[table];
   }
 };
 

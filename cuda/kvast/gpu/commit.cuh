@@ -22,28 +22,37 @@ struct CommitScope {
   int* sealed = nullptr;  ///< [tables] out
   int layers = 1;
   int sequences = 1;
-  int all_layers = 1;  ///< of the cache
-  bool ends_prompt = false;
   int sealable = 0;  ///< tokens of one head that may be sealed, about
 
   int tables() const { return layers * place.most_tables; }
+  /// `count` of these layers from `first` on.
+  CommitScope part(int first, int count) const {
+    CommitScope scope = *this;
+    scope.place.layers += first;
+    scope.turns += std::ptrdiff_t{first} * place.most_tables;
+    scope.layers = count;
+    return scope;
+  }
 };
 
-/// Ranks tokens and clears the live bits of those that go.
-template <class Policy, class DeviceType>
+/// Ranks the tokens of heads that have one policy, and clears the live bits of those that go.
+template <class Policy, class Heads, class DeviceType>
 class Evict {
  public:
-  Evict(const Policy& policy, const EvictMemory<DeviceType>& memory, HeadChoices<Policy> choices,
-        const CommitScope& scope, typename DeviceType::Stream stream)
-      : policy_(policy), memory_(memory), choices_(choices), scope_(scope), stream_(stream) {}
+  Evict(const Policy& policy, const Asked<Heads>& asked, const EvictMemory<DeviceType>& memory,
+        HeadChoices<Policy> choices, const CommitScope& scope, typename DeviceType::Stream stream)
+      : policy_(policy),
+        asked_(asked),
+        memory_(memory),
+        choices_(choices),
+        scope_(scope),
+        stream_(stream) {}
 
   Status run() const {
-    if constexpr (!kComparesRanks<Policy>) {
-      return launch(Drop<Policy>{scope_.place, policy_}, scope_.tables(), 0);
+    if constexpr (!kWritesRanks<Policy>) {
+      return launch(Drop<Policy, Heads>{scope_.place, policy_, asked_}, scope_.tables(), 0);
     } else {
-      Status status = launch(
-          Rank<Policy>{scope_.place, policy_, scope_.all_layers, scope_.ends_prompt, choices_},
-          scope_.tables(), 0);
+      Status status = rank();
       status.then([&] { return pool(); });
       status.then([&] { return judge_together(); });
       status.then([&] {
@@ -58,20 +67,39 @@ class Evict {
   Status launch(const Kernel& kernel, int blocks, std::size_t shared_bytes) const {
     return DeviceType::launch(kernel, {blocks, shared_bytes}, stream_);
   }
-  /// Layer by layer: votes of all at once would be as large as a part of the cache.
+  Status rank() const {
+    using Kernel = Rank<Policy, Heads>;
+    Kernel kernel{scope_.place, policy_, asked_, choices_};
+    if constexpr (!kvast::detail::RanksByHead<Policy>) {
+      return launch(kernel, scope_.tables(), Kernel::kSharedBytes);
+    } else {
+      kernel.orders = {memory_.orders(), memory_.stride};
+      return each_layer([&](const detail::Place& place, int) {
+        kernel.place = place;
+        return launch(kernel, place.most_tables, Kernel::kSharedBytes);
+      });
+    }
+  }
   Status pool() const {
     const Pooling pooling = kvast::detail::pooling_of(policy_);
     if (pooling.width <= 1) return {};
+    return each_layer([&](const detail::Place& place, int layer) {
+      const PoolRanks kernel{.place = place,
+                             .turns = scope_.turns + std::ptrdiff_t{layer} * place.most_tables,
+                             .pooling = pooling,
+                             .votes = memory_.votes,
+                             .stride = memory_.stride};
+      return launch(kernel, place.most_tables, PoolRanks::kSharedBytes);
+    });
+  }
+  /// Layer by layer, where something is kept of each token: of all at once it would be as large as
+  /// a part of the cache.
+  template <class Launch>
+  Status each_layer(const Launch& launch_one) const {
     Status status;
     for (int layer = 0; layer < scope_.layers; ++layer) {
-      const PoolRanks kernel{
-          .place = {scope_.place.layers + layer, scope_.place.most_tables},
-          .turns = scope_.turns + std::ptrdiff_t{layer} * scope_.place.most_tables,
-          .pooling = pooling,
-          .votes = memory_.votes,
-          .stride = memory_.stride};
-      status.then(
-          [&] { return launch(kernel, scope_.place.most_tables, PoolRanks::kSharedBytes); });
+      const detail::Place place{scope_.place.layers + layer, scope_.place.most_tables};
+      status.then([&] { return launch_one(place, layer); });
     }
     return status;
   }
@@ -90,6 +118,7 @@ class Evict {
   }
 
   const Policy& policy_;
+  const Asked<Heads>& asked_;
   const EvictMemory<DeviceType>& memory_;
   HeadChoices<Policy> choices_;
   const CommitScope& scope_;

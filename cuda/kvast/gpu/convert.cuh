@@ -245,25 +245,32 @@ struct detail::CacheAccess {
   /// say so, which they do not before the blocks are there. Waits.
   template <class Device>
   static Status move_choices(Device& device, int sequence, gpu::SequenceImage& image, bool loads) {
+    using Driver = typename std::remove_reference_t<decltype(device.memory_.pool())>::Device;
+    const auto stream = device.memory_.pool().stream();
     Status status;
-    if constexpr (Chooses<typename Device::Policy>) {
-      if (loads) status.then([&] { return device.keep_for_policy(0, 0); });
-      const auto choices = device.learner_.choices();
-      if (!status || choices.all == nullptr) return status;
-      auto& pool = device.memory_.pool();
-      using Driver = typename std::remove_reference_t<decltype(pool)>::Device;
-      for (std::size_t layer = 0; layer < image.layers.size(); ++layer) {
-        const gpu::LayerView& view = device.view(static_cast<int>(layer));
-        std::vector<std::byte>& host = image.layers[layer].choices;
-        host.resize(static_cast<std::size_t>(view.head_count) * sizeof(*choices.all));
-        auto* there = &choices.at(view, sequence * view.head_count);
-        status.then([&] {
-          return loads ? Driver::copy(there, host.data(), host.size(), pool.stream())
-                       : Driver::copy(host.data(), there, host.size(), pool.stream());
+    bool any = false;
+    for (int layer = 0; layer < device.layers(); ++layer) {
+      device.work_.parts().of_layer(layer, [&](const auto& mine) {
+        each_part(mine, [&](const auto& part, const auto&) {
+          using Part = std::remove_cvref_t<decltype(part)>;
+          if constexpr (Chooses<Part>) {
+            if (loads && !any) status.then([&] { return device.work_.provide(0, 0); });
+            any = true;
+            const auto choices = device.work_.learned().template choices<Part>();
+            if (!status || choices.all == nullptr) return;
+            const gpu::LayerView& view = device.view(layer);
+            std::vector<std::byte>& host = image.layers[static_cast<std::size_t>(layer)].choices;
+            host.resize(static_cast<std::size_t>(view.head_count) * sizeof(typename Part::Choice));
+            auto* there = &choices.at(view, sequence * view.head_count);
+            status.then([&] {
+              return loads ? Driver::copy(there, host.data(), host.size(), stream)
+                           : Driver::copy(host.data(), there, host.size(), stream);
+            });
+          }
         });
-      }
-      status.then([&] { return Driver::wait(pool.stream()); });
+      });
     }
+    if (any) status.then([&] { return Driver::wait(stream); });
     return status;
   }
   /// body(bytes, block, coded, image) for every block of a layer's heads.

@@ -1,15 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// evict: tokens leave, holes are filled, and blocks that hold nothing any more are given back.
+// evict: holes that tokens left are filled, and blocks that hold nothing any more are given back.
 #pragma once
 
-#include "kvast/core/policy.h"
 #include "kvast/gpu/collective.cuh"
 #include "kvast/gpu/tables.cuh"
-
-#if defined(__CUDACC__)  // a policy's hook that is no KVAST_HD stops compilation, at its call
-#pragma nv_diagnostic push
-#pragma nv_diag_error 20011, 20013, 20014
-#endif
 
 namespace kvast::gpu {
 
@@ -31,39 +25,6 @@ struct Place {
 };
 
 }  // namespace detail
-
-/// Clears the live bit of every token that the policy drops. Of policies that decide by rank alone.
-template <class Policy>
-struct Drop {
-  static constexpr int kThreads = 128;
-  detail::Place place{};
-  Policy policy{};
-
-  /// Grid: layers * most_tables.
-  template <class Block>
-  KVAST_HD void operator()(Block& block) const {
-    const LayerView& layer = place.layer(block);
-    const int table = place.table(block);
-    if (table >= layer.tables()) return;
-    if (layer.rows[table / layer.head_count].count == 0) return;  // it has no part in the pass
-    Head& head = layer.head(table);
-    const int newest = layer.newest(table / layer.head_count);
-    const auto warp = block.warp();
-    const int slot = warp.lane();
-    for (int index = block.warp_index(); index < head.blocks(); index += block.warps()) {
-      kvast::Block& one = head.block(index);
-      const bool live = (one.live >> slot & 1U) != 0;
-      const bool drops =
-          live && rank_key(policy.rank(layer.token(one, table, slot, newest),
-                                       state_at<Policy>(layer.layout, one, slot))) == kDropKey;
-      const std::uint32_t dropped = warp.ballot(drops);
-      if (slot != 0 || dropped == 0) continue;
-      one.live &= ~dropped;
-      block.fetch_add(index < head.coded.count ? &head.coded.live : &head.dense.live,
-                      -count_bits(dropped));
-    }
-  }
-};
 
 /// After tokens were dropped or sealed: blocks without live tokens go back; in dense blocks the
 /// last tokens move into the holes, so that n tokens use ceil(n / 32) blocks.
@@ -178,7 +139,3 @@ struct Compact {
 };
 
 }  // namespace kvast::gpu
-
-#if defined(__CUDACC__)
-#pragma nv_diagnostic pop
-#endif

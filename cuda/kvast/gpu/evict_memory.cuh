@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory of select for policies whose tokens or heads are judged together.
+// Memory of rank and select for policies whose tokens or heads are judged together.
 #pragma once
 
 #include "kvast/gpu/allocate.cuh"
@@ -7,7 +7,8 @@
 
 namespace kvast::gpu {
 
-/// Votes of one layer, which all layers use in turn, and what heads that share a budget stake.
+/// A word for each token of one layer, which all layers use in turn, and what heads that share a
+/// budget stake.
 template <class DeviceType>
 class EvictMemory {
  public:
@@ -34,6 +35,9 @@ class EvictMemory {
     rivals = scratch_.template at<AllocateBudget::Rivals>(at_rivals);
     return {};
   }
+
+  /// For another use than votes, at another time.
+  int* orders() const { return reinterpret_cast<int*>(votes); }
 
   float* votes = nullptr;  ///< [tables, stride]
   std::int64_t stride = 0;

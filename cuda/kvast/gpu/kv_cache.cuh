@@ -11,10 +11,9 @@
 #include "kvast/gpu/cache_options.h"
 #include "kvast/gpu/commit.cuh"
 #include "kvast/gpu/export.cuh"
-#include "kvast/gpu/learn.cuh"
-#include "kvast/gpu/observe_run.cuh"
 #include "kvast/gpu/on_gpu.cuh"
 #include "kvast/gpu/pass.cuh"
+#include "kvast/gpu/policy_work.cuh"
 #include "kvast/gpu/slots.cuh"
 #include "kvast/kv_cache.h"
 
@@ -28,15 +27,6 @@ inline int checked_sequences(int sequences, Caller caller) {
   require(sequences >= 1 && sequences <= 4096, caller, "options.sequences is ", sequences,
           ", must lie in [1, 4096]");
   return sequences;
-}
-
-/// Whether a policy ranks tokens one by one, with what the device knows of them.
-template <class Policy>
-constexpr bool runs_on_device() {
-  if constexpr (!kvast::detail::evicts<Policy>()) return true;
-  return (kvast::detail::RanksTokens<Policy> ||
-          kvast::detail::Chooses<Policy>)&&!Policy::needs.vectors &&
-         !Policy::needs.query_moments && !kvast::detail::Composite<Policy>;
 }
 
 }  // namespace detail
@@ -57,8 +47,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   static_assert(check_policy<PolicyType>());
   static_assert(gpu::detail::runs_on_device<PolicyType>(),
                 "kvast OnGpu: this policy does not run on the device: it must rank tokens one by "
-                "one, and not need vectors or query moments (whole-head policies "
-                "and policies made of others run on the CPU)");
+                "one, and not need vectors or query moments (policies that rank whole heads run on "
+                "the CPU)");
   using Formats = gpu::DeviceFormats<S>;
   static_assert(Formats::known,
                 "kvast OnGpu: this storage has no layout on the device (Dense, Kivi, Int8, Int4, "
@@ -66,9 +56,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   static_assert(detail::has_its_weights<PolicyType, S>(),
                 "kvast OnGpu: this policy needs attention, and the engine gives none (Weightless): "
                 "take a policy that does without, as StreamingLLM and L2Norm do");
-  static constexpr bool kEvicts = detail::evicts<PolicyType>();
-  static constexpr bool kObserves = kEvicts && PolicyType::needs.attention;
-  static constexpr bool kRanks = kEvicts && gpu::kComparesRanks<PolicyType>;
+  using Work = gpu::PolicyWork<PolicyType, Formats::attends, DeviceType>;
 
  public:
   using Policy = PolicyType;
@@ -78,26 +66,14 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   /// Allocates nothing. Throws Error for impossible shapes and settings.
   KVCache(const ShapeList& shape, Policy policy, OnGpu<S, DeviceType> storage, Pool& pool,
           const gpu::CacheOptions& options = {}, Caller caller = Caller::here())
-      : policy_(policy),
-        memory_(pool, gpu::detail::checked_sequences(options.sequences, caller)),
+      : memory_(pool, gpu::detail::checked_sequences(options.sequences, caller)),
         attention_(pool),
-        observed_(pool),
-        learner_(pool),
-        evicted_(pool),
-        reduce_(options.reduce.value_or(detail::reduce_of(policy))) {
+        work_(policy, memory_, options.reduce) {
     if constexpr (requires { policy.validate(caller); }) policy.validate(caller);
     storage.storage.validate(caller);
     detail::validate_shape(policy, shape, caller);
-    if constexpr (kEvicts) {
-      require(reduce_ <= Reduce::max, caller, "options.reduce is ", static_cast<int>(reduce_),
-              ", must be mean, sum or max");
-      require(kRanks || detail::when_of(policy).kind != When::Kind::full, caller,
-              "OnGpu: a policy without a budget acts at step() or prompt(), not when full(n)");
-      require(!detail::replays<Policy>() || detail::when_of(policy).kind == When::Kind::prompt,
-              caller, "OnGpu: ", detail::type_name<Policy>,
-              " looks back at earlier queries; on the device it acts at prompts' ends only: "
-              "when = When::prompt()");
-    }
+    require(!options.reduce || *options.reduce <= Reduce::max, caller, "options.reduce is ",
+            options.reduce ? static_cast<int>(*options.reduce) : 0, ", must be mean, sum or max");
     const bool compacted = options.positions == Positions::compacted;
     require(options.positions != Positions::unrotated, caller,
             "OnGpu: Positions::unrotated is not on the device");
@@ -106,18 +82,10 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     require(!compacted || !Formats::codes, caller,
             "OnGpu: Positions::compacted needs a Dense storage");
     for (int layer = 0; layer < shape.layers(); ++layer) {
-      const gpu::LayerFormat format = Formats::of(storage.storage, layer);
-      detail::check_part(policy, Layer{layer, shape.layers()}, caller);
+      work_.add_layer(shape, layer, options.sequences, caller);
       if (compacted) options.rope.validate(shape[layer].head_dim, caller);
-      memory_.add_layer(layer_of(shape[layer], layer, format, compacted),
-                        gpu::Habit{.coded = format.coded,
-                                   .evicts = kEvicts,
-                                   .residual = format.residual,
-                                   .first_coded = format.first_coded},
-                        caller);
+      add_layer(shape[layer], layer, Formats::of(storage.storage, layer), compacted, caller);
       groups_.push_back(shape[layer].group());
-      observed_.add_layer(options.sequences * shape[layer].heads, shape[layer].group(),
-                          shape[layer].query_heads);
     }
     memory_.set_rope(options.rope);
   }
@@ -140,13 +108,13 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
     require(!options.more_of_prompt || !Policy::needs.whole_prompt, caller,
             "begin: more_of_prompt is set, and ", detail::type_name<Policy>,
             " needs the whole prompt in one pass");
-    if (options.last_of_prompt) check_prompts(options, caller);
+    if (options.last_of_prompt) work_.check_prompts(options, caller);
     if (Status status = memory_.begin(options.tokens, options.counts, !options.more_of_prompt,
                                       options.last_of_prompt, caller);
         !status)
       return status;
     kinds_ = options.kinds;
-    if (Status status = keep_for_policy(memory_.rows(), memory_.most_rows()); !status) {
+    if (Status status = work_.provide(memory_.rows(), memory_.most_rows()); !status) {
       memory_.drop();
       return status;
     }
@@ -159,7 +127,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   /// nothing but `clear`.
   Status reserve(int tokens, Caller caller = Caller::here()) {
     if (Status status = memory_.reserve(tokens, caller); !status) return status;
-    Status status = keep_for_policy(0, 0);
+    Status status = work_.provide(0, 0);
     if (!status) memory_.take_back_reserve(tokens);
     return status;
   }
@@ -179,9 +147,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   Status clear(Caller caller = Caller::here()) {
     memory_.check_no_capture("clear", caller);
     attention_.forget();
-    observed_.forget();
-    evicted_.forget();
-    learner_.forget();
+    work_.forget();
     return memory_.clear();
   }
 
@@ -239,20 +205,27 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   }
   /// What a policy that looks at each head once (FastGen) chose for it; a default Choice before.
   /// Waits for the stream.
+  /// `Part` is that policy, where it is one of several.
   template <class Part = Policy>
   requires detail::Chooses<Part> Result<typename Part::Choice> choice(
       int sequence, int layer, int head, Caller caller = Caller::here()) {
     memory_.check_read(sequence, layer, head, caller);
-    if (!memory_.exists() || learner_.choices().all == nullptr) return typename Part::Choice{};
+    bool has = false;
+    work_.parts().each_watching(
+        layer, {.in_prompt = true, .ends_prompt = true}, [&](const auto& part, const HeadMask&) {
+          has = has || std::is_base_of_v<Part, std::remove_cvref_t<decltype(part)>>;
+        });
+    require(has, caller, "choice: the policy of layer ", layer, " is another one");
+    const gpu::HeadChoices<Part> choices = work_.learned().template choices<Part>();
+    if (!memory_.exists() || choices.all == nullptr) return typename Part::Choice{};
     const gpu::LayerView& view = memory_.view(layer);
     const int table = sequence * view.head_count + head;
     gpu::Turn turn;
     typename Part::Choice choice{};
     const auto stream = memory_.pool().stream();
     Status status = DeviceType::copy(&turn, view.turns + table, sizeof turn, stream);
-    status.then([&] {
-      return DeviceType::copy(&choice, &learner_.choices().at(view, table), sizeof choice, stream);
-    });
+    status.then(
+        [&] { return DeviceType::copy(&choice, &choices.at(view, table), sizeof choice, stream); });
     status.then([&] { return DeviceType::wait(stream); });
     if (!status) return status;
     return turn.chose ? choice : typename Part::Choice{};
@@ -274,8 +247,7 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
   /// What this cache holds of the pool: blocks, tables, and attend's scratch. Waits for the stream.
   Result<std::size_t> bytes_in_use(Caller caller = Caller::here()) {
     Result<std::size_t> bytes = memory_.bytes_in_use(caller);
-    if (bytes)
-      *bytes += attention_.bytes() + observed_.bytes() + learner_.bytes() + evicted_.bytes();
+    if (bytes) *bytes += attention_.bytes() + work_.bytes();
     return bytes;
   }
   /// What kernels counted, as of some passes ago: numbers that were refused, and steps.
@@ -284,19 +256,27 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
  private:
   friend class Pass;
   friend struct detail::CacheAccess;
-  static gpu::LayerView layer_of(const Shape& shape, int layer, const gpu::LayerFormat& format,
-                                 bool compacted) {
-    constexpr int kElement = sizeof(typename Formats::Waiting::Element);
+  void add_layer(const Shape& shape, int layer, const gpu::LayerFormat& format, bool compacted,
+                 Caller caller) {
     gpu::LayerView view;
+    view.layer = layer;
+    view.keeps_order = compacted;
+    fill_in(view, shape, format);
+    const bool evicts = work_.fill_in(view);
+    memory_.add_layer(view,
+                      gpu::Habit{.coded = format.coded,
+                                 .evicts = evicts,
+                                 .residual = format.residual,
+                                 .first_coded = format.first_coded},
+                      caller);
+  }
+  static void fill_in(gpu::LayerView& view, const Shape& shape, const gpu::LayerFormat& format) {
+    constexpr int kElement = sizeof(typename Formats::Waiting::Element);
     view.head_count = shape.heads;
     view.head_dim = shape.head_dim;
     view.value_dim = shape.values();
-    view.layer = layer;
-    view.keeps_order = compacted;
     view.residual = format.residual;
     view.first_coded = format.first_coded;
-    view.layout = SideLayout::of<typename Policy::State>(Policy::needs);
-    if (kRanks) view.ranks_at = (static_cast<std::int64_t>(view.layout.bytes) + 15) / 16 * 16;
     view.dense_key_bytes = kElement * shape.head_dim;
     view.dense_value_bytes = kElement * shape.values();
     if (format.rotates) {
@@ -309,57 +289,6 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
       view.coded_values.bytes =
           gpu::PayloadRows<typename Formats::Values, gpu::Part::values>{shape.values()}.bytes();
     }
-    return view;
-  }
-  /// Whether the policy watches the open pass. One that looks back acts at prompts' ends alone.
-  bool observes() const {
-    return kObserves && (!detail::replays<Policy>() || memory_.ends_prompt());
-  }
-  /// What the policy looks at of a prompt must come in the pass that ends it.
-  void check_prompts(const gpu::PassOptions& options, Caller caller) const {
-    for (int sequence = 0; sequence < sequences(); ++sequence) {
-      const int count = options.tokens_of(sequence);
-      if (count == 0) continue;
-      require(!Policy::needs.whole_prompt || length(sequence) == 0 || memory_.prompted(sequence),
-              caller, "begin: last_of_prompt is set after ", length(sequence),
-              " tokens of no prompt in sequence ", sequence, ", and ", detail::type_name<Policy>,
-              " needs the whole prompt in one pass");
-      const int window = detail::replays<Policy>() ? detail::window_of(policy_) : 0;
-      require(count >= window || !memory_.mid_prompt(sequence), caller, "begin: the last chunk of ",
-              "sequence ", sequence, "'s prompt has ", count, " tokens, and ",
-              detail::type_name<Policy>, " looks at the newest ", window,
-              ": on the device they must be in one chunk");
-    }
-  }
-  Status keep_for_policy(int rows, int most_rows) {
-    const int blocks = 2 * memory_.list_capacity();  // of both lists
-    Status status;
-    if (kRanks && (detail::pooling_of(policy_).width > 1 || detail::allocates<Policy>()))
-      status.then([&] {
-        return evicted_.provide(memory_.most_tables(), std::int64_t{blocks} * kBlockTokens,
-                                std::int64_t{memory_.layers()} * memory_.most_tables());
-      });
-    if (kObserves && Formats::attends)
-      status.then([&] { return observed_.provide(rows, most_rows, blocks); });
-    if (kObserves)
-      status.then([&] {
-        return learner_.provide(memory_.layers(), memory_.most_tables(), blocks, most_rows);
-      });
-    return status;
-  }
-  /// Shows the policy the open pass: show(sink) brings the weights of its queries.
-  template <class Show>
-  Status learn(int layer, const Show& show) {
-    return learner_.learn(policy_,
-                          {memory_.view(layer), memory_.ends_prompt(), memory_.most_rows()}, show);
-  }
-  gpu::WeightRules weight_rules(gpu::QueryRange range) const {
-    gpu::WeightRules rules{.reduce = reduce_,
-                           .newest = std::max(detail::window_of(policy_), 0),
-                           .queries = memory_.most_rows(),
-                           .range = range};
-    if (!memory_.in_prompt()) rules.prompt_ends = memory_.view(0).prompt_ends;
-    return rules;
   }
   template <gpu::Part kPart, class Coded>
   Status export_part(int sequence, int layer, int rows, const gpu::OutputTensor& to, int dim,
@@ -374,14 +303,10 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
                               memory_.pool().stream());
   }
 
-  Policy policy_;
   gpu::CacheMemory<DeviceType> memory_;
   gpu::AttendRunner<typename Formats::Kept, DeviceType> attention_;
-  gpu::ObserveMemory<DeviceType> observed_;
-  gpu::Learner<Policy, DeviceType> learner_;
-  gpu::EvictMemory<DeviceType> evicted_;
-  std::vector<int> groups_;  ///< [layers] query heads per head
-  Reduce reduce_;
+  Work work_;
+  std::vector<int> groups_;           ///< [layers] query heads per head
   const TokenKind* kinds_ = nullptr;  ///< of the open pass
 };
 

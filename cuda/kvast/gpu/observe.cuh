@@ -49,7 +49,8 @@ struct ObserveGiven {
   template <class Block>
   KVAST_HD void operator()(Block& block) const {
     const int table = block.index() / spread;
-    if (!Showing<Sink>::wants(sink, table)) return;
+    if (!rules.heads.contains(table % layer.head_count) || !Showing<Sink>::wants(sink, table))
+      return;
     const Head& head = layer.head(table);
     if (most_blocks > 0 && head.blocks() > most_blocks) {
       if (block.thread() == 0) block.fetch_add(&layer.counters->missing, 1);

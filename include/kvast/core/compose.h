@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kvast/core/check_policy.h"
+#include "kvast/core/sets.h"
 
 namespace kvast::detail {
 
@@ -32,6 +33,16 @@ void of_layer(const Policy& policy, int layer, Body&& body) {
   }
 }
 
+/// Whether two layers have the same part of a policy: parts lie at addresses of their own.
+template <class Policy>
+bool have_one_part(const Policy& policy, int layer, int other) {
+  const void* one = nullptr;
+  const void* two = nullptr;
+  of_layer(policy, layer, [&](const auto& part) { one = &part; });
+  of_layer(policy, other, [&](const auto& part) { two = &part; });
+  return one == two;
+}
+
 /// body(policy) with the one that acts at a prompt's end, or after any other pass.
 template <class Policy, class Body>
 void of_phase(const Policy& policy, bool ends_prompt, Body&& body) {
@@ -42,16 +53,23 @@ void of_phase(const Policy& policy, bool ends_prompt, Body&& body) {
   }
 }
 
+/// body(part, heads) with each that is not made of others, and the heads that it decides for.
+template <class Policy, class Body>
+void each_part(const Policy& policy, const Body& body) {
+  if constexpr (splits<Policy, Split::heads>()) {
+    policy.each(body);
+  } else if constexpr (Composite<Policy>) {
+    policy.each([&](const auto& part) { each_part(part, body); });
+  } else {
+    body(policy, AllHeads{});
+  }
+}
+
 /// The layers in which the part of a policy that `head` of `layer` has in a phase decides for a
 /// head.
 template <class Policy>
 LayerSet own_layers(const Policy& policy, const ShapeList& shape, int layer, int head,
                     bool ends_prompt) {
-  const auto address_of = [&](int other) {  // the parts of a policy lie at addresses of their own
-    const void* address = nullptr;
-    of_layer(policy, other, [&](const auto& part) { address = &part; });
-    return address;
-  };
   LayerSet own;
   of_layer(policy, layer, [&](const auto& mine) {
     of_phase(mine, ends_prompt, [&](const auto& phase) {
@@ -66,7 +84,7 @@ LayerSet own_layers(const Policy& policy, const ShapeList& shape, int layer, int
         }
       };
       for (int other = 0; other < shape.layers() && other < LayerSet::kMost; ++other) {
-        if (address_of(other) == static_cast<const void*>(&mine) && decides(other)) own.add(other);
+        if (have_one_part(policy, layer, other) && decides(other)) own.add(other);
       }
     });
   });
@@ -101,7 +119,11 @@ template <class Inner, class Whole, auto kMember, bool kAtPrompts = false>
 struct Part : Inner {
   using Named = Inner;
   using State = Whole;
-  When when = kAtPrompts ? When::prompt() : when_of(static_cast<const Inner&>(*this));
+  When when;
+
+  Part() = default;
+  explicit Part(const Inner& inner)
+      : Inner(inner), when(kAtPrompts ? When::prompt() : when_of(inner)) {}
 
   KVAST_HD void observe(State& s, Attention a) const requires Observes<Inner> {
     Inner::observe(s.*kMember, a);
@@ -148,6 +170,13 @@ struct Part : Inner {
     Inner::of(layer, head, [&](const auto& part) {
       using Leaf = std::remove_cvref_t<decltype(part)>;
       body(Part<Leaf, Whole, kMember, kAtPrompts>{part});
+    });
+  }
+  template <class Body>
+  void each(Body&& body) const requires(splits<Inner, Split::heads>()) {
+    Inner::each([&](const auto& part, const PartHeads& its_heads) {
+      using Leaf = std::remove_cvref_t<decltype(part)>;
+      body(Part<Leaf, Whole, kMember, kAtPrompts>{part}, its_heads);
     });
   }
 };

@@ -40,6 +40,18 @@ struct LayerSet {
   }
 };
 
+/// Heads of one layer, those that a part of a policy decides for: `listed` of the first 128, or all
+/// others.
+struct HeadMask {
+  std::uint64_t words[2] = {};
+  bool listed = false;
+
+  KVAST_HD constexpr bool contains(int head) const {
+    const bool named = head < 128 && ((words[head / 64] >> (head % 64)) & 1U) != 0;
+    return named == listed;
+  }
+};
+
 /// A set of kv heads, each of one layer: layers 0 to 127, heads 0 to 127 of each.
 struct HeadSet {
   static constexpr int kMost = 128;
@@ -62,6 +74,27 @@ struct HeadSet {
            kMost, ")");
     words[layer][head / 64] |= std::uint64_t{1} << (head % 64);
     return *this;
+  }
+};
+
+/// Every head, for policies that are not made of others by head.
+struct AllHeads {
+  static constexpr bool listed = false;
+  KVAST_HD constexpr bool contains(int, int) const { return true; }
+  constexpr HeadMask of(int) const { return {}; }
+};
+
+/// Heads of one of two parts: those of a set, or the rest.
+struct PartHeads {
+  HeadSet heads;
+  bool listed = false;
+
+  KVAST_HD constexpr bool contains(int layer, int head) const {
+    return heads.contains(layer, head) == listed;
+  }
+  constexpr HeadMask of(int layer) const {
+    if (layer >= HeadSet::kMost) return {.listed = listed};
+    return {{heads.words[layer][0], heads.words[layer][1]}, listed};
   }
 };
 

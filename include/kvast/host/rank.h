@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvast/core/check_policy.h"
+#include "kvast/core/runs.h"
 #include "kvast/host/encode.h"
 #include "kvast/host/moments.h"
 
@@ -166,17 +167,21 @@ void rank_tokens(const Policy& policy, const LayerPlan& plan, const Head& head,
   const SideLayout& side = plan.side;
   work.ranks.resize(static_cast<std::size_t>(head.blocks() * kBlockTokens));
   if constexpr (detail::RanksByHead<Policy>) {
-    order_tokens(head,
-                 work.order);  // merged in order of position: where tokens lie must not matter
+    order_tokens(head, work.order);  // where tokens lie must not matter
+    const auto summarized = [&](int at) {
+      const int place = work.order[static_cast<std::size_t>(at)].slot;
+      Block& block = head.block(place / kBlockTokens);
+      const int slot = place % kBlockTokens;
+      return policy.summarize(token_at(side, block, slot, context),
+                              state_at<Policy>(side, block, slot));
+    };
+    const Runs runs{static_cast<int>(work.order.size())};
     typename Policy::Head summary{};
-    bool first = true;
-    for (const Place& place : work.order) {
-      Block& block = head.block(place.slot / kBlockTokens);
-      const int slot = place.slot % kBlockTokens;
-      const auto one = policy.summarize(token_at(side, block, slot, context),
-                                        state_at<Policy>(side, block, slot));
-      summary = first ? one : policy.merge(summary, one);
-      first = false;
+    for (int run = 0; run < runs.count(); ++run) {
+      typename Policy::Head part = summarized(runs.begin(run));
+      for (int at = runs.begin(run) + 1; at < runs.end(run); ++at)
+        part = policy.merge(part, summarized(at));
+      summary = run == 0 ? part : policy.merge(summary, part);
     }
     for (const Place& place : work.order) {
       Block& block = head.block(place.slot / kBlockTokens);

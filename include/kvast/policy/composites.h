@@ -54,6 +54,11 @@ struct PerLayer {
       body(rest);
     }
   }
+  template <class Body>
+  void each(Body&& body) const {
+    body(listed);
+    body(rest);
+  }
   void validate(Caller caller) const {
     detail::validate_part(listed, caller);
     detail::validate_part(rest, caller);
@@ -105,6 +110,12 @@ struct PerHead {
     } else {
       body(detail::Part<Rest, State, &State::rest>{rest});
     }
+  }
+  /// body(part, heads)
+  template <class Body>
+  void each(Body&& body) const {
+    body(detail::Part<Listed, State, &State::listed>{listed}, PartHeads{heads, true});
+    body(detail::Part<Rest, State, &State::rest>{rest}, PartHeads{heads, false});
   }
   void validate(Caller caller) const {
     detail::validate_part(listed, caller);
@@ -163,6 +174,11 @@ struct PrefillThenDecode {
     } else {
       body(detail::Part<Decode, State, &State::decode>{decode});
     }
+  }
+  template <class Body>
+  void each(Body&& body) const {
+    of(true, body);
+    of(false, body);
   }
   void validate(Caller caller) const {
     detail::validate_part(prefill, caller);

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Policies with a value per head (tier 2) on the device: summaries are merged in the CPU's order.
+#include "tests/simt/histories.h"
+
+namespace kvast {
+namespace {
+
+using test::check_history;
+
+/// Keeps the keys whose norm is nearest to the head's mean norm. Its sum is rounded: another order
+/// would be another mean.
+struct NearMean {
+  int tokens_kept = 50;
+  static constexpr Needs needs{.key_norms = true};
+  struct State {};
+  struct Head {
+    float sum = 0.0F;
+    int count = 0;
+  };
+
+  KVAST_HD Head summarize(Token token, State) const { return {token.key_norm, 1}; }
+  KVAST_HD Head merge(Head left, Head right) const {
+    return {left.sum + right.sum, left.count + right.count};
+  }
+  KVAST_HD float rank(Token token, State, Head head) const {
+    const float apart = token.key_norm - head.sum / static_cast<float>(head.count);
+    return apart < 0.0F ? apart : -apart;
+  }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
+};
+static_assert(check_policy<NearMean>());
+
+/// No budget: drops what has less than a share of the head's heaviest token.
+struct Cutoff {
+  float share = 0.25F;
+  static constexpr Needs needs{.attention = true};
+  struct State {
+    float mass = 0.0F;
+  };
+  struct Head {
+    float most = 0.0F;
+  };
+
+  KVAST_HD void observe(State& state, Attention seen) const { state.mass += seen.weight; }
+  KVAST_HD Head summarize(Token, State state) const { return {state.mass}; }
+  KVAST_HD Head merge(Head left, Head right) const {
+    return {left.most > right.most ? left.most : right.most};
+  }
+  KVAST_HD float rank(Token token, State state, Head head) const {
+    return token.age < 4 || state.mass >= share * head.most ? kPin : kDrop;
+  }
+};
+static_assert(check_policy<Cutoff>());
+
+/// Its Head says which token came last and how many there are: merging is not commutative.
+struct Ordered {
+  static constexpr Needs needs{};
+  struct State {};
+  struct Head {
+    int first = -1;
+    int last = -1;
+    int gaps = 0;
+  };
+  int tokens_kept = 40;
+
+  KVAST_HD Head summarize(Token token, State) const { return {token.position, token.position, 0}; }
+  KVAST_HD Head merge(Head left, Head right) const {
+    const int gap = right.first - left.last == 1 ? 0 : 1;
+    return {left.first, right.last, left.gaps + right.gaps + gap};
+  }
+  KVAST_HD float rank(Token token, State, Head head) const {
+    if (token.position == head.first || token.position == head.last) return kPin;
+    return static_cast<float>((token.position * 37 + head.gaps) % 101);
+  }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
+};
+static_assert(check_policy<Ordered>());
+
+TEST(GpuHeads, MeanUnderABudget) { check_history(NearMean{}, 100); }
+TEST(GpuHeads, MeanOnCodes) { check_history(NearMean{}, 60, Kivi<4>{.residual = 32}); }
+TEST(GpuHeads, CutoffWithoutABudget) { check_history(Cutoff{}, 100); }
+TEST(GpuHeads, MergedInOrder) { check_history(Ordered{}, 100); }
+TEST(GpuHeads, Wrapped) {
+  check_history(Protect<NearMean>{{}, 4, 8}, 40);
+  check_history(AdaHeads<NearMean>{{}}, 40);
+  HeadSet heads;
+  heads.add(0, 0).add(1, 1);
+  check_history(PerHead<NearMean, Cutoff>{{}, {}, heads}, 40);
+}
+/// More tokens than runs, and heads that are longer than the positions looked at together.
+TEST(GpuHeads, LongHeads) {
+  test::begin_schedule(test::kSchedules[0]);
+  const std::vector<Shape> shape{{.query_heads = 1, .heads = 1, .head_dim = 8}};
+  test::Twins<NearMean, Dense<half>> twins(shape, {.tokens_kept = 700}, {});
+  ASSERT_NO_FATAL_FAILURE(twins.pass({5000, 129}, true));
+  ASSERT_NO_FATAL_FAILURE(twins.compare());
+  ASSERT_NO_FATAL_FAILURE(twins.pass({300, 600}, false));
+  ASSERT_NO_FATAL_FAILURE(twins.compare());
+}
+
+}  // namespace
+}  // namespace kvast
