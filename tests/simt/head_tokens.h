@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -19,7 +20,9 @@ inline constexpr bool kRanksAlone = detail::RanksTokens<Policy> && !detail::Comp
 struct TokenSeen {
   static constexpr int kMostState = 256;
   Token token{};
-  float rank = 0.0F;  ///< by a kernel
+  float rank = 0.0F;     ///< what the policy says in a kernel
+  float written = 0.0F;  ///< what stands in the block
+  bool acts = false;     ///< its head did, when it was ranked last
   std::byte state[kMostState] = {};
 };
 
@@ -44,6 +47,8 @@ struct ReadTokens {
       if ((one.live >> slot & 1U) == 0) continue;
       const int newest = layer.lengths[table / layer.head_count] - 1;  // the pass is over
       seen.token = layer.token(one, table, slot, newest);
+      seen.acts = layer.turns[table].acts;
+      if (layer.ranks_at != 0) seen.written = layer.ranks_of(one)[slot];
       const auto bytes = static_cast<int>(layer.layout.state_bytes);
       const std::byte* state = layer.layout.states_of(one) + slot * bytes;
       for (int at = 0; at < bytes; ++at) seen.state[at] = state[at];
@@ -74,7 +79,8 @@ std::vector<TokenSeen> tokens_of(Cache& cache, const Policy& policy, int sequenc
   return tokens;
 }
 
-/// Whether two states of a policy are equal, but for bytes between members that belong to none.
+/// Whether two states of a policy are equal, but for bytes between members that belong to none; of
+/// Keyformer, nearly.
 template <class Policy>
 bool same_state(const Policy& policy, int layer, const std::byte* left, const std::byte* right) {
   typename Policy::State one, two;
@@ -97,6 +103,9 @@ bool same_state(const Policy& policy, int layer, const std::byte* left, const st
   } else if constexpr (detail::Chooses<Policy>) {
     return bits_as<std::uint32_t>(one.mass) == bits_as<std::uint32_t>(two.mass) &&
            one.marked == two.marked;
+  } else if constexpr (detail::Weighs<Policy>) {  // rows are summed in another order
+    const float most = one.mass > two.mass ? one.mass : two.mass;
+    return std::abs(one.mass - two.mass) <= 1e-5F * most;
   } else {
     return std::is_empty_v<typename Policy::State> || std::memcmp(&one, &two, sizeof one) == 0;
   }

@@ -22,9 +22,12 @@ void check_history(Policy policy, int steps, S storage = {},
     ASSERT_NO_FATAL_FAILURE(twins.compare());
     const int here = is_first(schedule) ? steps_of(steps) : steps / 4;
     for (int step = 0; step < here; ++step) {
+      if (step % 32 == 17) {  // another turn of the chat
+        ASSERT_NO_FATAL_FAILURE(twins.pass({30, 12}, true));
+      }
       const int first = step % 40 == 7 ? 9 : 1;
       ASSERT_NO_FATAL_FAILURE(twins.pass({first, step % 5 == 0 ? 0 : 1}, false));
-      if (step % 16 == 0 || step + 1 == here) {
+      if (step % 16 == 1 || step + 1 == here) {
         ASSERT_NO_FATAL_FAILURE(twins.compare()) << "step " << step;
       }
     }

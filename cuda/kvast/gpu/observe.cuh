@@ -52,6 +52,7 @@ struct ObserveGiven {
     if (!rules.heads.contains(table % layer.head_count) || !Showing<Sink>::wants(sink, table))
       return;
     const Head& head = layer.head(table);
+    if (layer.rows[table / layer.head_count].count == 0) return;
     if (most_blocks > 0 && head.blocks() > most_blocks) {
       if (block.thread() == 0) block.fetch_add(&layer.counters->missing, 1);
       return;

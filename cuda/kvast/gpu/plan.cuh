@@ -87,15 +87,15 @@ struct Plan {
   KVAST_HD bool fits(const Block& block, int* shared) const {
     int over = 0;
     for (int table = block.thread(); table < layer.tables(); table += block.threads())
-      over += layer.head(table).blocks() > most_blocks ? 1 : 0;
+      over += asks(table) && layer.head(table).blocks() > most_blocks ? 1 : 0;
     if (block_scan(block, over, shared).total == 0) return true;
     if (block.thread() == 0) block.fetch_add(&layer.counters->missing, 1);
     return false;
   }
   /// Sequences that have no queries in the pass have no work.
+  KVAST_HD bool asks(int table) const { return layer.rows[table / layer.head_count].count > 0; }
   KVAST_HD int cost_of(int table) const {
-    const bool asks = layer.rows[table / layer.head_count].count > 0;
-    return asks ? costs(table).cost(layer.head(table).blocks()) : 0;
+    return asks(table) ? costs(table).cost(layer.head(table).blocks()) : 0;
   }
   KVAST_HD BlockCosts costs(int table) const {
     return {.coded = layer.head(table).coded.count, .dense_cost = rules.dense_cost};

@@ -55,15 +55,16 @@ class PolicyParts {
 
   /// Throws Error for what a layer's parts cannot do.
   void add_layer(const ShapeList& shapes, int layer, Caller caller) {
-    Own& own = own_.emplace_back();
+    heads_.push_back(shapes[layer].heads);
+    LayerParts& own = own_.emplace_back();
     for (const bool ends_prompt : {false, true}) {
       each_deciding(layer, ends_prompt, [&](const auto& part, const auto& heads) {
-        int head = 0;
-        while (head < shapes[layer].heads && !heads.contains(layer, head)) ++head;
-        if (head == shapes[layer].heads) return;  // it has none here
-        LayerSet& layers = own.layers[ends_prompt ? 1 : 0][heads.listed ? 1 : 0];
-        layers = kvast::detail::own_layers(policy_, shapes, layer, head, ends_prompt);
-        check(part, {.index = layer, .layers = shapes.layers(), .own = &layers}, caller);
+        const int head = first_of(heads.of(layer), layer);
+        if (head == heads_.back()) return;  // it has none here
+        Own& mine = own.of[ends_prompt ? 1 : 0][heads.listed ? 1 : 0];
+        mine.any = true;
+        mine.layers = kvast::detail::own_layers(policy_, shapes, layer, head, ends_prompt);
+        check(part, {.index = layer, .layers = shapes.layers(), .own = &mine.layers}, caller);
       });
     }
   }
@@ -87,7 +88,9 @@ class PolicyParts {
         kvast::detail::each_part(watcher, [&](const auto& part, const auto& heads) {
           using One = std::remove_cvref_t<decltype(part)>;
           if constexpr (detail::watches<One>()) {
-            if (!kvast::detail::replays<One>() || phase.ends_prompt) body(part, heads.of(layer));
+            const HeadMask mask = heads.of(layer);
+            if (first_of(mask, layer) == heads_[static_cast<std::size_t>(layer)]) return;
+            if (!kvast::detail::replays<One>() || phase.ends_prompt) body(part, mask);
           }
         });
       });
@@ -107,12 +110,15 @@ class PolicyParts {
       each_deciding(first, phase.ends_prompt, [&](const auto& part, const auto& heads) {
         using One = std::remove_cvref_t<decltype(part)>;
         if constexpr (kvast::detail::evicts<One>()) {
-          if (waits(part, first, phase)) return;
-          Asked<std::remove_cvref_t<decltype(heads)>> asked{
-              .heads = heads, .layers = layers(), .ends_prompt = phase.ends_prompt};
-          asked.some_layers = kvast::detail::Composite<Policy>;
-          const Own& own = own_[static_cast<std::size_t>(first)];
-          asked.own = own.layers[phase.ends_prompt ? 1 : 0][heads.listed ? 1 : 0];
+          const Own own = own_of(first, next, phase.ends_prompt, heads.listed);
+          if (!own.any || waits(part, first, phase)) return;
+          const Asked<std::remove_cvref_t<decltype(heads)>> asked{
+              .heads = heads,
+              .when = kvast::detail::when_of(part),
+              .layers = layers(),
+              .ends_prompt = phase.ends_prompt,
+              .some_layers = kvast::detail::Composite<Policy>,
+              .own = own.layers};
           body(part, asked, first, next - first);
         }
       });
@@ -121,12 +127,29 @@ class PolicyParts {
   }
 
  private:
-  /// Layers that a part decides for: [ends a prompt][PartHeads::listed].
+  /// Whether a part has a head in a layer, and all layers in which it has.
   struct Own {
-    LayerSet layers[2][2];
+    bool any = false;
+    LayerSet layers{};
+  };
+  struct LayerParts {
+    Own of[2][2];  ///< [ends a prompt][PartHeads::listed]
   };
 
   int layers() const { return static_cast<int>(own_.size()); }
+  /// The layer's first head of a part; the number of its heads where there is none.
+  int first_of(const HeadMask& mask, int layer) const {
+    int head = 0;
+    while (head < heads_[static_cast<std::size_t>(layer)] && !mask.contains(head)) ++head;
+    return head;
+  }
+  /// Of a part that layers [first, end) have in common; some of them may have no head of it.
+  Own own_of(int first, int end, bool ends_prompt, bool listed) const {
+    Own own;
+    for (int layer = first; layer < end && !own.any; ++layer)
+      own = own_[static_cast<std::size_t>(layer)].of[ends_prompt ? 1 : 0][listed ? 1 : 0];
+    return own;
+  }
   /// body(part, heads) with each that decides for a layer's heads at the end of a pass.
   template <class Body>
   void each_deciding(int layer, bool ends_prompt, const Body& body) const {
@@ -157,7 +180,8 @@ class PolicyParts {
   }
 
   Policy policy_;
-  std::vector<Own> own_;  ///< [layers]
+  std::vector<LayerParts> own_;  ///< [layers]
+  std::vector<int> heads_;       ///< [layers] how many there are
 };
 
 }  // namespace kvast::gpu

@@ -25,6 +25,7 @@ inline constexpr bool kWritesRanks =
 template <class Heads = AllHeads>
 struct Asked {
   Heads heads{};   ///< those that the policy decides for
+  When when{};     ///< the policy's: it may be a static member, which kernels cannot read
   int layers = 1;  ///< of the cache
   bool ends_prompt = false;
   bool some_layers = false;  ///< the policy decides for those of `own` alone
@@ -35,8 +36,6 @@ struct Asked {
                          int acted) const {
     const int seen = view.newest(sequence) + 1;
     const Layer here{view.layer, layers, seen, some_layers ? &own : nullptr};
-    When when{};
-    if constexpr (requires { policy.when; }) when = policy.when;
     Budget budget = kNoBudget;
     if constexpr (requires { policy.budget(here); }) budget = policy.budget(here);
     return action_of(when, budget, ends_prompt, seen - acted);
