@@ -227,11 +227,31 @@ TEST(GpuConvert, PromptsThatArePrunedMayComeInChunks) {
   const std::vector<int> counts{0, 5};
   const auto end = [&] { (void)pair.device.begin({.counts = counts, .last_of_prompt = true}); };
   test::expect_refused(end, {"sequence 1's prompt has 5 tokens", "SnapKV", "newest 8"});
+  BlockPool fresh_pool;
+  KVCache<SnapKV, Dense<float>> fresh(kShape, {.tokens_kept = 40, .window = 8}, {}, fresh_pool);
+  test::expect_refused([&] { (void)gpu::to_host(pair.device, kSequence, fresh); },
+                       {"a prompt of sequence 1 goes on", "SnapKV looks back at queries"});
   ASSERT_NO_FATAL_FAILURE(pair.to_device());
   test::expect_refused(end, {"sequence 1's prompt has 5 tokens", "SnapKV", "newest 8"});
   ASSERT_NO_FATAL_FAILURE(both({.tokens = 8, .last_of_prompt = true}));
 }
 #endif
+
+/// A choice that another sequence left behind, or nobody made, does not travel.
+TEST(GpuConvert, ChoicesThatWereNotMadeStay) {
+  test::begin_schedule(test::kSchedules[0]);
+  using Mine = Pair<FastGen, Dense<float>>;
+  Mine pair({.threshold = 0.3F}, {});
+  const std::vector<TokenKind> kinds(60, TokenKind::other);
+  Mine::pass(pair.host, pair.numbers(60), {.tokens = 60, .last_of_prompt = true, .kinds = kinds});
+  ASSERT_NO_FATAL_FAILURE(pair.to_device());
+  ASSERT_NE(pair.device.choice(kSequence, 0, 0)->rule, FastGen::Rule::full);
+  ASSERT_TRUE(pair.device.clear(kSequence));
+  ASSERT_NO_FATAL_FAILURE(pair.pass_on_device(pair.numbers(50), {.tokens = 50, .kinds = kinds}));
+  ASSERT_NO_FATAL_FAILURE(pair.to_host());
+  Mine::pass(pair.back, pair.numbers(1), {.kinds = std::span(kinds).first(1)});
+  EXPECT_EQ(pair.back.tokens(0, 0), 51);  // no prompt has ended: all stay
+}
 
 /// What was chosen for each head travels, and holds where it comes to: chosen on either side.
 #if !defined(__SANITIZE_ADDRESS__)
@@ -322,27 +342,6 @@ TEST(GpuConvert, OtherPositionsAreRefused) {
            {},
            {.positions = Positions::compacted, .rope = rope},
            {.sequences = 2, .positions = Positions::compacted, .rope = other}});
-}
-
-/// Codes of the same format mean something else in another basis, and have other sizes where
-/// channels are left out.
-template <class HostS, class S>
-void check_other_basis(HostS on_host, S on_device) {
-  test::begin_schedule(test::kSchedules[0]);
-  BlockPool host_pool;
-  gpu::Pool<TestDevice> device_pool({.slab_bytes = 4096, .stream = test::stream()});
-  KVCache<Full, HostS> host(kShape, {}, on_host, host_pool);
-  KVCache<Full, OnGpu<S, TestDevice>> device(kShape, {}, {on_device}, device_pool);
-  test::expect_refused([&] { (void)gpu::to_device(host, device, 0); },
-                       {"to_device", "layer 0", "another basis"});
-  test::expect_refused([&] { (void)gpu::to_host(device, 0, host); },
-                       {"to_host", "layer 0", "another basis"});
-}
-TEST(GpuConvert, OtherBasesAreRefused) {
-  check_other_basis(Kivi<4>{}, Rotated<Kivi<4>>{});
-  check_other_basis(Rotated<Kivi<4>>{}, Kivi<4>{});
-  check_other_basis(Rotated<Kivi<4>>{{}, 1}, Rotated<Kivi<4>>{{}, 7});
-  check_other_basis(AnyStorage(ThinK<Kivi<4>>{}), Kivi<4>{});
 }
 
 }  // namespace

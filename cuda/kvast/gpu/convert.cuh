@@ -132,6 +132,9 @@ struct detail::CacheAccess {
       require(shape.heads == view.head_count && shape.head_dim == view.head_dim &&
                   shape.values() == view.value_dim,
               caller, verb, ": layer ", layer, " has another shape on the device");
+      require(shape.group() == device.group(layer), caller, verb, ": layer ", layer, " has ",
+              shape.group(), " query heads to a head on the host, and ", device.group(layer),
+              " on the device");
       const LayerPlan& plan = host.layers_[static_cast<std::size_t>(layer)].plan;
       require(plan.is_coded() == (view.coded_keys.bytes > 0) &&
                   plan.keeps_order == view.keeps_order &&
@@ -142,6 +145,8 @@ struct detail::CacheAccess {
                   is_turned(plan.formats.value_basis, view.value_rotation),
               caller, verb, ": layer ", layer,
               " is kept in another basis on the device, or another rotation");
+      require(plan.side == view.layout, caller, verb, ": layer ", layer,
+              " has another policy on the device, with other states");
       check_format<typename Formats::Waiting>(plan.formats.dense_keys, verb, layer, caller);
       if (plan.is_coded()) {
         check_format<typename Formats::Keys>(plan.formats.coded_keys, verb, layer, caller);
@@ -152,6 +157,17 @@ struct detail::CacheAccess {
             ": token positions with gaps are not on the device");
   }
 
+  /// Queries of a prompt's earlier chunks do not travel: the device keeps none.
+  template <class Device>
+  static void check_prompt_is_over(const Device& device, int sequence, Caller caller) {
+    device.work_.parts().each([&](const auto& part, const auto&) {
+      using Part = std::remove_cvref_t<decltype(part)>;
+      require(!replays<Part>() || !device.memory_.mid_prompt(sequence), caller,
+              "to_host: a prompt of sequence ", sequence, " goes on, and ", policy_name<Part>(),
+              " looks back at queries of its earlier chunks, which the device does not keep: end "
+              "it first");
+    });
+  }
   template <class Device>
   static Status learn_lengths(Device& device) {
     return device.memory_.settle(true);
@@ -216,8 +232,7 @@ struct detail::CacheAccess {
         if (!state.turns.empty()) state.turns[head].last_act = heads[head].acted - 1;
         if (state.choices.size > 0) state.choices.made[head] = heads[head].chose;
       }
-      if (!image.layers[layer].choices.empty())
-        state.choices.values = std::move(image.layers[layer].choices);
+      take_choices(image.layers[layer], state.choices);
       each_block<Formats>(state, from.view(static_cast<int>(layer)), image.layers[layer],
                           [](auto& bytes, Block& block, bool coded, std::byte* at) {
                             bytes.from_image(at, coded, block);
@@ -273,6 +288,14 @@ struct detail::CacheAccess {
     if (any) status.then([&] { return Driver::wait(stream); });
     return status;
   }
+  /// Those that were made.
+  static void take_choices(const gpu::SequenceImage::Layer& from, Choices& to) {
+    for (std::size_t head = 0; head < to.made.size(); ++head) {
+      if (to.made[head])
+        std::memcpy(to.values.data() + head * to.size, from.choices.data() + head * to.size,
+                    to.size);
+    }
+  }
   /// body(bytes, block, coded, image) for every block of a layer's heads.
   template <class Formats, class Body>
   static void each_block(LayerState& state, const gpu::LayerView& view,
@@ -295,7 +318,8 @@ namespace gpu {
 /// Copies all tokens of a cache into a sequence of one on the device that has none; the caches must
 /// have the same shapes, policy and storage (AnyStorage is what it holds). Waits for the stream.
 /// Where memory is missing nothing has changed; after another failure the device's cache is torn.
-/// Throws Error for caches that differ, a sequence that has tokens, and open passes.
+/// Throws Error for shapes, storages and positions that differ, a sequence that has tokens, and
+/// open passes. Settings of policies are not compared.
 template <class Policy, class HostS, class HostArch, class S, class DeviceType, class Arch>
 Status to_device(KVCache<Policy, HostS, HostArch>& from,
                  KVCache<Policy, OnGpu<S, DeviceType>, Arch>& to, int sequence,
@@ -308,13 +332,15 @@ Status to_device(KVCache<Policy, HostS, HostArch>& from,
   return kvast::detail::CacheAccess::to_device<DeviceFormats<S>>(from, to, sequence);
 }
 
-/// And back, into a cache of the host that has no tokens. What fails changes nothing.
+/// And back, into a cache of the host that has no tokens. What fails changes nothing. Within a
+/// prompt, not under a policy that looks back at its queries (SnapKV): throws Error.
 template <class Policy, class S, class DeviceType, class Arch, class HostS, class HostArch>
 Status to_host(KVCache<Policy, OnGpu<S, DeviceType>, Arch>& from, int sequence,
                KVCache<Policy, HostS, HostArch>& to, Caller caller = Caller::here()) {
   kvast::detail::CacheAccess::check<DeviceFormats<S>>(to, from, sequence, "to_host", caller);
   require(to.length() == 0, caller, "to_host: the host's cache has ", to.length(),
           " tokens; clear it");
+  kvast::detail::CacheAccess::check_prompt_is_over(from, sequence, caller);
   return kvast::detail::CacheAccess::to_host<DeviceFormats<S>>(from, sequence, to);
 }
 

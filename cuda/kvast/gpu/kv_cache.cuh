@@ -94,6 +94,8 @@ class KVCache<PolicyType, OnGpu<S, DeviceType>, Arch> {
 
   int layers() const { return memory_.layers(); }
   int sequences() const { return memory_.sequences(); }
+  /// Query heads per kv head of a layer.
+  int group(int layer) const { return groups_.at(static_cast<std::size_t>(layer)); }
   /// Positions seen of a sequence. Not the number of tokens kept.
   int length(int sequence) const { return memory_.length(sequence); }
   /// What kernels see of a layer: for kernels of the caller's own. Valid while the cache lives and

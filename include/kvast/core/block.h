@@ -45,6 +45,8 @@ struct SideLayout {
   std::size_t kinds = 0;  ///< 0: none
   std::size_t bytes = 0;  ///< whole record
 
+  friend constexpr bool operator==(const SideLayout&, const SideLayout&) = default;
+
   /// An empty State takes no room.
   template <class State>
   static SideLayout of(const Needs& needs) {
