@@ -204,7 +204,7 @@ void learn_as(const Watcher& watcher, LayerState& state, const Lesson& lesson, c
       });
   if constexpr (Chooses<Watcher>) {
     if (lesson.pass.ends_prompt)
-      profile_layer(watcher, state, *lesson.executor, lesson.range, lesson.newest,
+      profile_layer(watcher, state, lesson.layer, *lesson.executor, lesson.range, lesson.newest,
                     [&](int head, int first, int end, auto&& sink) {
                       source(head, first, end, look_of(watcher, state.ring, lesson), sink);
                     });

@@ -15,8 +15,8 @@ namespace kvast {
 /// Marks each head's most frequent tokens, profiles it and chooses. `source(head, first, end,
 /// sink)` shows the weights of a range of blocks (see `observing`) as often as it is asked.
 template <class Policy, class Source>
-void profile_layer(const Policy& policy, LayerState& layer, const Executor& executor, int range,
-                   int newest, Source&& source) {
+void profile_layer(const Policy& policy, LayerState& layer, int layer_index,
+                   const Executor& executor, int range, int newest, Source&& source) {
   const SideLayout& side = layer.plan.side;
   const auto heads = static_cast<int>(layer.heads.size());
   Choices& choices = layer.pending_choices;
@@ -33,7 +33,7 @@ void profile_layer(const Policy& policy, LayerState& layer, const Executor& exec
       Block& block = head.block(index);
       for (std::uint32_t live = block.live; live != 0; live &= live - 1U) {
         const int slot = std::countr_zero(live);
-        const Token token = token_at(side, block, slot, {.newest = newest});
+        const Token token = token_at(side, block, slot, {newest, layer_index, at});
         candidates.push_back(
             {rank_key(policy.frequency(token, state_at<Policy>(side, block, slot))), token.position,
              index * kBlockTokens + slot});
@@ -61,7 +61,7 @@ void profile_layer(const Policy& policy, LayerState& layer, const Executor& exec
              for (; visible != 0; visible &= visible - 1U) {
                const int slot = std::countr_zero(visible);
                seen.weight = weights[slot];
-               policy.profile(profile, token_at(side, block, slot, {.newest = seen.step}),
+               policy.profile(profile, token_at(side, block, slot, {seen.step, layer_index, head}),
                               state_at<Policy>(side, block, slot), seen);
              }
            });
