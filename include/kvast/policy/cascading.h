@@ -30,7 +30,9 @@ struct Cascading {
     int ring = -1;  ///< where the token is; -1: it was not placed yet
   };
 
-  void observe(State& s, Attention a) const { s.average += forget * (a.weight - s.average); }
+  KVAST_HD void observe(State& s, Attention a) const {
+    s.average += forget * (a.weight - s.average);
+  }
   void rank_head(HeadView<State> view, std::span<float> ranks) const {
     std::vector<std::vector<std::size_t>> members(static_cast<std::size_t>(rings));
     int placed = 0;

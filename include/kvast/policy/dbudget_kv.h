@@ -25,7 +25,7 @@ struct DBudgetKV {
     float squares = 0.0F;
   };
 
-  void observe(State& s, Attention a) const { s.squares += a.weight * a.weight; }
+  KVAST_HD void observe(State& s, Attention a) const { s.squares += a.weight * a.weight; }
   void rank_head(HeadView<State> view, std::span<float> ranks) const {
     const int count = static_cast<int>(ranks.size());
     std::fill(ranks.begin(), ranks.end(), kPin);

@@ -84,7 +84,7 @@ struct ExpectedAttention {
       ranks[token] = view.tokens[token].position < sinks ? kPin : static_cast<float>(score);
     }
   }
-  Budget budget(Layer) const { return tokens(tokens_kept); }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
   KVAST_HD Pins pins() const { return {.first = sinks}; }
   void validate(Caller caller) const {
     require(sinks >= 0, caller, "ExpectedAttention.sinks is ", sinks, ", must be at least 0");

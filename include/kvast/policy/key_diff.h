@@ -43,7 +43,7 @@ struct KeyDiff {
       ranks[at] = view.tokens[at].age < recent ? kPin : static_cast<float>(-cosine);
     }
   }
-  Budget budget(Layer) const { return tokens(tokens_kept); }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
   KVAST_HD Pins pins() const { return {.newest = recent}; }
   void validate(Caller caller) const { check_kept("KeyDiff", tokens_kept, recent, caller); }
 };

@@ -57,7 +57,7 @@ struct LagKV {
         to[order[static_cast<std::size_t>(at)]] = static_cast<float>(at) / static_cast<float>(lag);
     }
   }
-  Budget budget(Layer) const { return tokens(tokens_kept); }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
   KVAST_HD Pins pins() const { return {.first = sinks}; }
   void validate(Caller caller) const {
     require(sinks >= 0, caller, "LagKV.sinks is ", sinks, ", must be at least 0");

@@ -33,7 +33,7 @@ struct RoCo {
     float count = 0.0F;
   };
 
-  void observe(State& s, Attention a) const {
+  KVAST_HD void observe(State& s, Attention a) const {
     s.sum += a.weight;
     s.squares += a.weight * a.weight;
     s.count += 1.0F;
@@ -74,7 +74,7 @@ struct RoCo {
     for (std::size_t at = 0; at < count; ++at)
       if (keeps(view.tokens[at])) ranks[at] = kPin;
   }
-  Budget budget(Layer) const { return tokens(tokens_kept); }
+  KVAST_HD Budget budget(Layer) const { return tokens(tokens_kept); }
   KVAST_HD Pins pins() const { return {.first = sinks, .newest = recent}; }
   void validate(Caller caller) const {
     require(sinks >= 0, caller, "RoCo.sinks is ", sinks, ", must be at least 0");
