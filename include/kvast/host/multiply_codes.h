@@ -145,7 +145,7 @@ void round_rows(const float* a, std::ptrdiff_t a_stride, const Tiles& tiles, int
     std::int8_t* second = out.digits[first_row + row][Format::kDigits - 1];
     for (int at = 0; at < total; at += kChunk) {
       typename Simd::I whole_numbers[4];
-      typename Simd::I low_numbers[4];
+      [[maybe_unused]] typename Simd::I low_numbers[4];  // of formats with two digits
       for (int part = 0; part < 4; ++part) {
         const int here = at + part * Simd::kLanes;
         const F number = Simd::mul(Simd::load(scaled[row] + here), inverse);
