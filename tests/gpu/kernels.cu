@@ -18,6 +18,7 @@
 #include "kvast/policy/layer_budgets.h"
 #include "kvast/policy/snapkv.h"
 #include "kvast/policy/streaming_llm.h"
+#include "kvast/policy/wrappers.h"
 
 namespace kvast {
 namespace gpu {
@@ -91,6 +92,7 @@ template Status launch(const Rank<H2O>&, Grid, cudaStream_t);
 template Status launch(const Rank<FastGen>&, Grid, cudaStream_t);
 template Status launch(const Rank<NearMean>&, Grid, cudaStream_t);
 template Status launch(const Rank<H2O, PartHeads>&, Grid, cudaStream_t);
+template Status launch(const Rank<Every<H2O, 8>>&, Grid, cudaStream_t);
 template Status launch(const Rank<Pyramid<SnapKV>>&, Grid, cudaStream_t);
 template Status launch(const Rank<PerLayerBudget<H2O>>&, Grid, cudaStream_t);
 template Status launch(const SavedWeights<ObserveStates<H2O>>&, Grid, cudaStream_t);

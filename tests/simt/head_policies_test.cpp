@@ -52,7 +52,7 @@ struct Cutoff {
 };
 static_assert(check_policy<Cutoff>());
 
-/// Its Head says which token came last and how many there are: merging is not commutative.
+/// Another order of merges, or other runs of them, are other ranks.
 struct Ordered {
   static constexpr Needs needs{};
   struct State {};
@@ -66,7 +66,7 @@ struct Ordered {
   KVAST_HD Head summarize(Token token, State) const { return {token.position, token.position, 0}; }
   KVAST_HD Head merge(Head left, Head right) const {
     const int gap = right.first - left.last == 1 ? 0 : 1;
-    return {left.first, right.last, left.gaps + right.gaps + gap};
+    return {left.first, right.last, (left.gaps * 31 + right.gaps + gap) % 100003};
   }
   KVAST_HD float rank(Token token, State, Head head) const {
     if (token.position == head.first || token.position == head.last) return kPin;
@@ -96,6 +96,11 @@ TEST(GpuHeads, LongHeads) {
   ASSERT_NO_FATAL_FAILURE(twins.compare());
   ASSERT_NO_FATAL_FAILURE(twins.pass({300, 600}, false));
   ASSERT_NO_FATAL_FAILURE(twins.compare());
+  test::Twins<Ordered, Dense<half>> runs(shape, {.tokens_kept = 700}, {});
+  ASSERT_NO_FATAL_FAILURE(runs.pass({5000, 129}, true));
+  ASSERT_NO_FATAL_FAILURE(runs.compare());
+  ASSERT_NO_FATAL_FAILURE(runs.pass({300, 600}, false));
+  ASSERT_NO_FATAL_FAILURE(runs.compare());
 }
 
 }  // namespace

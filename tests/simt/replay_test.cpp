@@ -316,42 +316,5 @@ TEST(GpuReplay, ListsThatGrewSinceACaptureAreTold) {
   check_lists_that_grew(H2O{.heavy = 4000, .recent = 100}, 2);
 }
 
-/// What replays attend to, keep and evict is what steps do, over tokens that differ.
-template <class Policy, class S>
-void check_replays(Policy policy, S storage) {
-  Decoder<Policy, S> plain(policy, storage);
-  Decoder<Policy, S> captured(policy, storage);
-  for (auto* one : {&plain, &captured}) {
-    one->draw(0);
-    ASSERT_NO_FATAL_FAILURE(one->pass({.tokens = 70, .last_of_prompt = true}, true));
-    ASSERT_NO_FATAL_FAILURE(one->pass({}, true));
-    ASSERT_TRUE(Device::wait({}));
-  }
-  ASSERT_TRUE(captured.cache.reserve(60));
-  const Device::Work work = captured.capture(1, true);
-  for (int step = 1; step <= 60; ++step) {
-    const std::vector<float> last = plain.output();
-    plain.draw(step);
-    captured.draw(step);
-    ASSERT_NO_FATAL_FAILURE(plain.pass({}, true));
-    Device::replay(work);
-    ASSERT_TRUE(Device::wait({}));
-    ASSERT_EQ(captured.output(), plain.output()) << "step " << step;
-    ASSERT_NE(plain.output(), last);
-  }
-  ASSERT_TRUE(captured.cache.settle());
-  for (int sequence = 0; sequence < kSequences; ++sequence) {
-    for (int head = 0; head < kShape.heads; ++head)
-      ASSERT_EQ(*captured.cache.kept(sequence, 0, head), *plain.cache.kept(sequence, 0, head));
-  }
-  ASSERT_EQ(captured.cache.counters().missing, 0);
-}
-TEST(GpuReplay, GivesWhatStepsDo) {
-  check_replays(Full{}, Dense<half>{});
-  check_replays(Full{}, Kivi<4>{.residual = 0});
-  check_replays(H2O{.heavy = 30, .recent = 20}, Dense<half>{});
-  check_replays(H2O{.heavy = 30, .recent = 20}, Kivi<4>{.residual = 0});
-}
-
 }  // namespace
 }  // namespace kvast

@@ -6,18 +6,35 @@
 namespace kvast {
 namespace {
 
+// exp and log are the machine's: a GPU's differ in their last bits, and long histories part
+#if defined(__CUDACC__)
+constexpr bool kSameMath = false;
+#else
+constexpr bool kSameMath = true;
+#endif
+
 template <bool kFused>
 void check_weighing(Keyformer policy, int steps) {
   for (const test::Schedule schedule : test::kSchedules) {
     test::begin_schedule(schedule);
     test::Twins<Keyformer, Dense<float>, kFused> twins(policy, {});
+    const auto compare = [&] {
+      if constexpr (kSameMath) {
+        twins.compare();
+      } else {
+        twins.compare_near(1e-4F);
+      }
+    };
     ASSERT_NO_FATAL_FAILURE(twins.pass({150, 37}, true));
-    ASSERT_NO_FATAL_FAILURE(twins.compare());
+    ASSERT_NO_FATAL_FAILURE(compare());
     const int here = test::is_first(schedule) ? test::steps_of(steps) : steps;
     for (int step = 0; step < here; ++step) {
+      if (!kSameMath) {
+        ASSERT_NO_FATAL_FAILURE(twins.load());
+      }
       ASSERT_NO_FATAL_FAILURE(twins.pass({step % 16 == 7 ? 9 : 1, step % 5 == 0 ? 0 : 1}, false));
-      if (step % 8 == 0 || step + 1 == here) {
-        ASSERT_NO_FATAL_FAILURE(twins.compare()) << step;
+      if (!kSameMath || step % 8 == 0 || step + 1 == here) {
+        ASSERT_NO_FATAL_FAILURE(compare()) << "step " << step;
       }
     }
     ASSERT_EQ(twins.device().counters().missing, 0);

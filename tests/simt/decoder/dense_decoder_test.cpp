@@ -11,7 +11,7 @@ using Caches =
     test::SimtCaches<Compiled<Full, Dense<float>>, Compiled<Corm, Dense<BF16>>,
                      Compiled<Scissorhands, Dense<half>>, Compiled<Keyformer, Dense<float>>,
                      Compiled<SnapKV, Dense<half>>, Compiled<AdaHeads<SnapKV>, Dense<float>>,
-                     Compiled<FastGen, Dense<float>>>;
+                     Compiled<Pyramid<SnapKV>, Dense<float>>, Compiled<FastGen, Dense<float>>>;
 
 // Nothing but the order of sums differs in f32; f16 and bf16 round queries, and keys whose last bit
 // differs.
@@ -31,6 +31,9 @@ TEST(DenseDecoder, SnapKV) {
 }
 TEST(DenseDecoder, AdaKV) {
   test::check_in_simt<Caches>({"adakv:budget=24,window=8", "f32", kF32});
+}
+TEST(DenseDecoder, PyramidKV) {
+  test::check_in_simt<Caches>({"pyramidkv:budget=24,window=8", "f32", kF32});
 }
 TEST(DenseDecoder, CompactedPositions) {
   test::check_in_simt<Caches>({"full:positions=compacted", "f32", kF32});
