@@ -12,13 +12,13 @@ namespace {
 using Rules = std::set<FastGen::Rule>;
 
 /// Histories of two sequences whose first prompts end at different times. The rules that occur.
-template <class S = Dense<half>, bool kFused = false>
-Rules check_choices(FastGen policy, S storage = {}, bool in_every_order = false) {
+template <class S = Dense<half>, bool kFused = false, class Policy = FastGen>
+Rules check_choices(Policy policy, S storage = {}, bool in_every_order = false) {
   Rules rules;
   for (const test::Schedule schedule : test::kSchedules) {
     if (!in_every_order && !test::is_first(schedule)) continue;
     test::begin_schedule(schedule);
-    test::Twins<FastGen, S, kFused> twins(policy, storage);
+    test::Twins<Policy, S, kFused> twins(policy, storage);
     const auto pass = [&](const std::vector<int>& counts, bool ends_prompt) {
       ASSERT_NO_FATAL_FAILURE(twins.pass(counts, ends_prompt));
       ASSERT_NO_FATAL_FAILURE(twins.compare());
@@ -46,22 +46,33 @@ Rules check_choices(FastGen policy, S storage = {}, bool in_every_order = false)
 TEST(GpuFastGen, EveryRuleOccursAndIsTheCpus) {
   Rules all;
   for (const float threshold : {0.3F, 0.405F, 0.5F, 0.75F, 0.9F, 0.97F, 0.999F})
-    all.merge(check_choices({.threshold = threshold, .frequent = 0.2F, .local = 0.3F}));
+    all.merge(check_choices(FastGen{.threshold = threshold, .frequent = 0.2F, .local = 0.3F}));
   EXPECT_EQ(all.size(), 5U);
 }
 TEST(GpuFastGen, Settings) {
-  check_choices({.threshold = 0.75F, .frequent = 0.2F, .by_lifetime = false}, {}, true);
-  check_choices({.threshold = 0.6F, .frequent = 0.05F, .criterion = FastGen::Criterion::l1});
-  check_choices({.threshold = 0.8F, .frequent = 0.25F, .local = 0.1F, .rows = 20});
-  check_choices({.threshold = 0.75F, .frequent = 0.0F, .when = When::full(7)});
-  check_choices({.threshold = 0.99F, .frequent = 1.0F, .when = When::prompt()});
+  check_choices(FastGen{.threshold = 0.75F, .frequent = 0.2F, .by_lifetime = false}, {}, true);
+  check_choices(FastGen{.threshold = 0.6F, .frequent = 0.05F, .criterion = FastGen::Criterion::l1});
+  check_choices(FastGen{.threshold = 0.8F, .frequent = 0.25F, .local = 0.1F, .rows = 20});
+  check_choices(FastGen{.threshold = 0.75F, .frequent = 0.0F, .when = When::full(7)});
+  check_choices(FastGen{.threshold = 0.99F, .frequent = 1.0F, .when = When::prompt()});
+}
+/// Frequent tokens are others in each layer and head: hooks are told which they are.
+struct FrequentByHead : FastGen {
+  KVAST_HD float frequency(Token token, const State& state) const {
+    const float mass = FastGen::frequency(token, state);
+    const bool first = token.layer == 0 && token.head == 0;
+    return first || mass == kDrop ? mass : static_cast<float>(token.position * 37 % 101);
+  }
+};
+TEST(GpuFastGen, KnowsLayersAndHeads) {
+  check_choices<Dense<half>, false, FrequentByHead>({{.threshold = 0.75F, .frequent = 0.2F}});
 }
 TEST(GpuFastGen, ByAttend) {
   for (const float threshold : {0.5F, 0.7F})
-    check_choices<Dense<float>, true>({.threshold = threshold, .frequent = 0.2F});
+    check_choices<Dense<float>, true>(FastGen{.threshold = threshold, .frequent = 0.2F});
 }
 TEST(GpuFastGen, OnCodes) {
-  check_choices<Kivi<4>>({.threshold = 0.75F, .frequent = 0.2F}, {.residual = 32}, true);
+  check_choices<Kivi<4>>(FastGen{.threshold = 0.75F, .frequent = 0.2F}, {.residual = 32}, true);
 }
 
 TEST(GpuFastGen, ClearForgetsChoices) {
