@@ -106,7 +106,6 @@ TEST(GpuComposed, PhasesWaitWithinAPrompt) {
   EXPECT_EQ(*twins.device().tokens(0, 0, 0), 60);
 }
 #if !defined(__CUDACC__)  // exp and log are the machine's, and long histories part
-#if !defined(__CUDACC__)  // exp and log are the machine's, and long histories part
 /// Of heads under Full nothing is weighed, and of the others new weights are.
 TEST(GpuComposed, WeighsSomeHeads) {
   check_history(
