@@ -302,7 +302,8 @@ TEST(GpuCache, MisuseIsRefusedByName) {
   gpu::Pool<TestDevice> pool({.stream = test::stream()});
   const float numbers[8] = {};
   test::expect_refused([&] { Cache(shape, {}, {}, pool, {.sequences = 0}); }, {"sequences is 0"});
-  test::expect_refused([&] { Cache(shape, {.when = When::full(4)}, {}, pool); }, {"when"});
+  test::expect_refused([&] { Cache(shape, {.when = When::full(0)}, {}, pool); },
+                       {"when.batch is 0"});
   test::expect_refused([&] { Cache(shape, {}, {}, pool, {.positions = Positions::compacted}); },
                        {"rope"});
   test::expect_refused([&] { gpu::Pool<TestDevice>({.slab_bytes = 5000}); }, {"5000"});
