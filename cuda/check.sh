@@ -76,7 +76,9 @@ small="$small:GpuPolicies.Scissorhands:GpuFastGen.ByAttend:GpuKeyformer.ByAttend
 
 export KVAST_REQUIRE_GPU=1  # tests and benches that find none fail
 failed=
-KVAST_LONG_TESTS=1 build/gpu/tests/test_gpu || failed="$failed tests"
+build/gpu/tests/test_gpu || failed="$failed tests"
+KVAST_LONG_TESTS=1 build/gpu/tests/test_gpu \
+  --gtest_filter='GpuPolicies.*:GpuBytes.*:GpuFastGen.*:GpuKeyformer.*:GpuHeads.M*' || failed="$failed long-tests"
 KVAST_LONG_TESTS=1 build/gpu/tests/test_gpu_decoder || failed="$failed decoder"
 for tool in memcheck racecheck synccheck initcheck; do
   say "compute-sanitizer $tool"

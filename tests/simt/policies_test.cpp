@@ -71,6 +71,9 @@ TEST(GpuPolicies, FullSize) {
   check_size(H2O{.heavy = kept / 2, .recent = kept / 2, .when = When::prompt()}, Dense<half>{});
   check_size(L2Norm{.tokens_kept = kept, .recent = 5, .skip = {}, .when = When::prompt()},
              Kivi<4>{});
+  check_size(TOVA{.tokens_kept = kept, .recent = 4}, Dense<half>{});
+  check_size(AdaHeads<H2O>{{.heavy = kept / 2, .recent = kept / 2}}, Dense<half>{});
+  check_size(Corm{.window = kept / 4, .recent = 8}, Dense<half>{});
 }
 
 TEST(GpuPolicies, Tova) { check_history(TOVA{.tokens_kept = 50, .recent = 4}, 200); }

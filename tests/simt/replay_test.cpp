@@ -8,6 +8,7 @@
 #include "kvast/policy/h2o.h"
 #include "kvast/policy/streaming_llm.h"
 #include "kvast/policy/tova.h"
+#include "tests/simt/near_mean.h"
 #include "tests/simt/queued_decoder.h"
 
 namespace kvast {
@@ -314,6 +315,23 @@ void check_lists_that_grew(Policy policy, int tokens) {
 TEST(GpuReplay, ListsThatGrewSinceACaptureAreTold) {
   check_lists_that_grew(H2O{.heavy = 4000, .recent = 100}, 1);
   check_lists_that_grew(H2O{.heavy = 4000, .recent = 100}, 2);
+}
+/// So have the orders of tokens of a policy with a Head.
+TEST(GpuReplay, OrdersHaveRoomForTheListsThereWere) {
+  Decoder<test::NearMean, Dense<half>> decoder({.tokens_kept = 1500});
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({}));
+  ASSERT_TRUE(decoder.cache.reserve(20));
+  const Device::Work work = decoder.capture(1);
+  for (int chunk = 0; chunk < 3; ++chunk)
+    ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 520, .more_of_prompt = true}));
+  ASSERT_TRUE(decoder.cache.reserve(20));
+  EXPECT_EQ(*decoder.cache.tokens(0, 0, 0), 1500);
+  Device::replay(work);
+  ASSERT_TRUE(decoder.cache.settle());
+  EXPECT_EQ(decoder.cache.begin().status().code(), StatusCode::device_failed);
+  ASSERT_TRUE(decoder.cache.clear());
+  ASSERT_NO_FATAL_FAILURE(decoder.pass({.tokens = 3}));
+  ASSERT_NO_FATAL_FAILURE(decoder.expect_tokens(3));
 }
 
 }  // namespace

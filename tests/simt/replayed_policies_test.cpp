@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "kvast/kvast.h"
+#include "tests/simt/near_mean.h"
 #include "tests/simt/queued_decoder.h"
 
 namespace kvast {
@@ -59,6 +60,10 @@ TEST(GpuReplay, OfEveryKindOfBudget) {
 TEST(GpuReplay, OfThresholds) {
   check_replays(Corm{.window = 20, .recent = 8}, Dense<half>{});
   check_replays(StreamingLLM{.sinks = 4, .recent = 40, .when = When::full(7)}, Dense<half>{});
+}
+TEST(GpuReplay, OfHeadsThatAreLookedAtAsAWhole) {
+  check_replays(test::NearMean{.tokens_kept = 40}, Dense<half>{});
+  check_replays(FastGen{.threshold = 0.6F, .frequent = 0.3F}, Dense<half>{});
 }
 /// The phase of a captured pass is that of its capture.
 TEST(GpuReplay, OfComposedPolicies) {
