@@ -19,27 +19,10 @@
 #include "kvast/policy/snapkv.h"
 #include "kvast/policy/streaming_llm.h"
 #include "kvast/policy/wrappers.h"
+#include "tests/simt/near_mean.h"
 
 namespace kvast {
 namespace gpu {
-
-/// Of a user's own, with a value per head.
-struct NearMean {
-  static constexpr Needs needs{.key_norms = true};
-  struct State {};
-  struct Head {
-    float sum = 0.0F;
-    int count = 0;
-  };
-  KVAST_HD Head summarize(Token token, State) const { return {token.key_norm, 1}; }
-  KVAST_HD Head merge(Head left, Head right) const {
-    return {left.sum + right.sum, left.count + right.count};
-  }
-  KVAST_HD float rank(Token token, State, Head head) const {
-    return token.key_norm - head.sum / static_cast<float>(head.count);
-  }
-};
-static_assert(check_policy<NearMean>());
 
 template Status launch(const AddSlab&, Grid, cudaStream_t);
 template Status launch(const MoveLists&, Grid, cudaStream_t);
@@ -90,7 +73,7 @@ template Status launch(const AllocateBudget&, Grid, cudaStream_t);
 template Status launch(const Select&, Grid, cudaStream_t);
 template Status launch(const Rank<H2O>&, Grid, cudaStream_t);
 template Status launch(const Rank<FastGen>&, Grid, cudaStream_t);
-template Status launch(const Rank<NearMean>&, Grid, cudaStream_t);
+template Status launch(const Rank<test::NearMean>&, Grid, cudaStream_t);
 template Status launch(const Rank<H2O, PartHeads>&, Grid, cudaStream_t);
 template Status launch(const Rank<Every<H2O, 8>>&, Grid, cudaStream_t);
 template Status launch(const Rank<Pyramid<SnapKV>>&, Grid, cudaStream_t);

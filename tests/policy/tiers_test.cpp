@@ -3,6 +3,7 @@
 // references.
 #include "tests/policy/simulation.h"
 #include "tests/policy/trace.h"
+#include "tests/support/cutoff.h"
 
 namespace kvast::test {
 namespace {
@@ -48,26 +49,6 @@ class NearMeanRules : public Rules {
  private:
   NearMean settings_;
 };
-
-/// Tier 2 without a budget: drops whatever has less than a share of the head's heaviest token.
-struct Cutoff {
-  float share = 0.25F;
-  static constexpr Needs needs{.attention = true};
-  struct State {
-    float mass = 0.0F;
-  };
-  struct Head {
-    float most = 0.0F;
-  };
-
-  void observe(State& state, Attention attention) const { state.mass += attention.weight; }
-  Head summarize(Token, State state) const { return {state.mass}; }
-  Head merge(Head left, Head right) const { return {std::max(left.most, right.most)}; }
-  float rank(Token token, State state, Head head) const {
-    return token.age < 4 || state.mass >= share * head.most ? kPin : kDrop;
-  }
-};
-static_assert(check_policy<Cutoff>());
 
 class CutoffRules : public Rules {
  public:

@@ -2,34 +2,14 @@
 // Policies with a value per head (tier 2) on the device: summaries are merged in the CPU's order.
 #include "tests/simt/histories.h"
 #include "tests/simt/near_mean.h"
+#include "tests/support/cutoff.h"
 
 namespace kvast {
 namespace {
 
 using test::check_history;
+using test::Cutoff;
 using test::NearMean;
-
-/// No budget: drops what has less than a share of the head's heaviest token.
-struct Cutoff {
-  float share = 0.25F;
-  static constexpr Needs needs{.attention = true};
-  struct State {
-    float mass = 0.0F;
-  };
-  struct Head {
-    float most = 0.0F;
-  };
-
-  KVAST_HD void observe(State& state, Attention seen) const { state.mass += seen.weight; }
-  KVAST_HD Head summarize(Token, State state) const { return {state.mass}; }
-  KVAST_HD Head merge(Head left, Head right) const {
-    return {left.most > right.most ? left.most : right.most};
-  }
-  KVAST_HD float rank(Token token, State state, Head head) const {
-    return token.age < 4 || state.mass >= share * head.most ? kPin : kDrop;
-  }
-};
-static_assert(check_policy<Cutoff>());
 
 /// Another order of merges, or other runs of them, are other ranks.
 struct Ordered {
