@@ -87,10 +87,7 @@ class LearnMemory {
     layer_bytes_ = static_cast<std::int64_t>(layer);
     const int blocks = most_of(sizes.blocks, profiled_blocks_);
     Status status = profiled_.provide(tables * static_cast<std::size_t>(blocks) * profile);
-    status.then([&] {
-      profiled_blocks_ = blocks;
-      return Status{};
-    });
+    if (status) profiled_blocks_ = blocks;
     return status;
   }
   std::size_t layer_bytes() const { return static_cast<std::size_t>(layer_bytes_); }

@@ -51,8 +51,6 @@ class PolicyParts {
  public:
   explicit PolicyParts(const Policy& policy) : policy_(policy) {}
 
-  const Policy& policy() const { return policy_; }
-
   /// Throws Error for what a layer's parts cannot do.
   void add_layer(const ShapeList& shapes, int layer, Caller caller) {
     heads_.push_back(shapes[layer].heads);
